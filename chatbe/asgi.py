@@ -1,0 +1,20 @@
+"""The ASGI application: HTTP by Django, the socket at /v1/ws by the hub. Any ASGI server runs it."""
+
+import os
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "chatbe.settings")
+
+from django.core.asgi import get_asgi_application
+
+django_application = get_asgi_application()
+
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.urls import path
+
+from chatbe.hub.consumer import SocketConsumer
+from chatbe.hub.origin import OriginGuard
+
+application = ProtocolTypeRouter({
+    "http": django_application,
+    "websocket": OriginGuard(URLRouter([path("v1/ws", SocketConsumer.as_asgi())])),
+})  # fmt: skip

@@ -1,0 +1,18 @@
+"""The time, in one place: wall clock in UTC, and its form on the wire."""
+
+from datetime import UTC, datetime
+
+
+def now() -> datetime:
+    """The present moment, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 in UTC with microseconds, always 27 characters: `2026-01-31T12:00:00.000000Z`."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def optional_timestamp(moment: datetime | None) -> str | None:
+    """As `timestamp`, and None for None."""
+    return None if moment is None else timestamp(moment)

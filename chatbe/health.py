@@ -1,0 +1,56 @@
+"""Whether this process is alive, and whether it can serve."""
+
+import logging
+from collections.abc import Callable
+
+import redis
+from django.conf import settings
+from django.db import connection
+from django.http import HttpRequest, JsonResponse
+
+from chatbe.hub import node
+
+logger = logging.getLogger("chatbe.health")
+
+
+def healthz(_request: HttpRequest) -> JsonResponse:
+    """`{status: "ok"}` as long as the process answers at all."""
+    return JsonResponse({"status": "ok"})
+
+
+def readyz(_request: HttpRequest) -> JsonResponse:
+    """200 when every dependency answers, else 503; `checks` says which does not."""
+    checks: dict[str, Callable[[], None]] = {"database": _ask_database}
+    if settings.REDIS_URLS:
+        checks["redis"] = _ask_redis
+    results = {name: _answer(name, check) for name, check in checks.items()}
+    running = node.current()
+    if running is not None and running.draining:
+        results["node"] = "draining"
+    ready = all(result == "ok" for result in results.values())
+    response = JsonResponse(
+        {"status": "ok" if ready else "unavailable", "checks": results}, status=200 if ready else 503
+    )
+    if not ready:
+        response["Retry-After"] = "2"
+    return response
+
+
+def _answer(name: str, check: Callable[[], None]) -> str:
+    try:
+        check()
+    except Exception as error:  # noqa: BLE001 - whatever the driver raises means the same: it does not answer
+        logger.warning("dependency does not answer", extra={"dependency": name, "reason": type(error).__name__})
+        return "unavailable"
+    return "ok"
+
+
+def _ask_database() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+def _ask_redis() -> None:
+    for url in settings.REDIS_URLS:
+        with redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2) as client:
+            client.ping()

@@ -1,0 +1,105 @@
+"""From a committed change to every process that has sockets for it. An event is encoded once.
+
+Services call these functions after their commit, from any thread, with or without a server in
+the process (a shell, a command). Where a node runs here, its sockets get the event at once and
+the others by the channel layer; otherwise the channel layer alone carries it. Delivery is
+at-most-once; what is lost is found in the database (see docs/architecture.md).
+
+Groups of the layer: `user.<id>` for a person's sockets, `conversation.<id>` for a group's members.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+
+from chatbe.hub import node as nodes
+from chatbe.wire import codec, frames
+
+logger = logging.getLogger("chatbe.hub.fanout")
+
+Envelope = dict[str, Any]
+"""What travels over the layer. `type` is for Channels; `n` the sending node; `k` the kind:
+
+`e` an event without a rev for one user's sockets: `u` user, `d` JSON bytes, `x` a connection left out;
+`c` a conversation's change: `c` conversation, `r` rev, `q` seq of the message or 0, `d` JSON bytes,
+    `u` the two users of a direct one or None, `o` the connection whose ack stands for it;
+`t` an event without a rev for a group's members: `c` conversation, `d` JSON bytes, `x` a user left out;
+`k` a notice for the hub and the apps: `u` user, `a` action, and the action's own fields.
+"""
+
+
+def user_group(user: str) -> str:
+    """The layer's group of one user's sockets."""
+    return f"user.{user}"
+
+
+def conversation_group(conversation: str) -> str:
+    """The layer's group of the processes that have members of a group conversation."""
+    return f"conversation.{conversation}"
+
+
+def to_users(users: Iterable[UUID], event: frames.Event, *, leave_out: str = "") -> None:
+    """Send `event` to all sockets of `users`, but not to the connection `leave_out`."""
+    data = codec.encode(event)
+    for user in users:
+        key = str(user)
+        send([user_group(key)], {"type": "hub.fanout", "k": "e", "u": key, "d": data, "x": leave_out})
+
+
+def control(user: UUID, action: str, **fields: Any) -> None:
+    """Tell every process with sockets of `user` that something about them changed.
+
+    Actions: `session_ended` (`session`: id), `suspended`, `contacts_changed`. Values are
+    strings, numbers or lists of them.
+    """
+    key = str(user)
+    send([user_group(key)], {"type": "hub.fanout", "k": "k", "u": key, "a": action, **fields})
+
+
+def change(
+    conversation: str,
+    *,
+    rev: int,
+    event: bytes,
+    users: tuple[str, ...] | None,
+    seq: int = 0,
+    origin: str = "",
+) -> None:
+    """Send a conversation's committed change: to the two `users` of a direct one, or to the group's members.
+
+    `event` is its frame's JSON; `seq` the message's place (0: not a message); `origin` the
+    connection that gets an ack instead.
+    """
+    envelope: Envelope = {
+        "type": "hub.fanout", "k": "c", "c": conversation, "r": rev, "q": seq, "d": event, "u": users, "o": origin,
+    }  # fmt: skip
+    if users is None:
+        send([conversation_group(conversation)], envelope)
+    else:
+        send([user_group(user) for user in users], envelope)
+
+
+def send(groups: list[str], envelope: Envelope) -> None:
+    """Hand an envelope to this process's node, or to the layer where there is none."""
+    running = nodes.current()
+    if running is not None:
+        running.publish(groups, envelope)
+    else:
+        async_to_sync(_send_without_node)(groups, envelope)
+
+
+async def _send_without_node(groups: list[str], envelope: Envelope) -> None:
+    layer = get_channel_layer()
+    envelope["n"] = ""
+    for group in groups:
+        try:
+            await layer.group_send(group, envelope)
+        except (OSError, ConnectionError) as error:
+            # The change is committed; the servers find it in the database.
+            logger.warning("fan-out failed", extra={"group": group, "reason": str(error)})

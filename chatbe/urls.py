@@ -1,0 +1,23 @@
+"""Where each HTTP path leads."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+from chatbe import documents, health
+
+urlpatterns = [
+    path("healthz", health.healthz),
+    path("readyz", health.readyz),
+    path("v1/schema", documents.schema, name="schema"),
+    path("v1/docs", documents.swagger, name="docs"),
+    path("v1/asyncapi", documents.asyncapi, name="asyncapi"),
+    path("v1/", include("accounts.api.urls")),
+    path("v1/", include("messaging.api.urls")),
+    path("auth/", include("rest_framework.urls")),
+    path("admin/", admin.site.urls),
+]
+
+handler400 = "chatbe.problems.bad_request"
+handler403 = "chatbe.problems.forbidden"
+handler404 = "chatbe.problems.not_found"
+handler500 = "chatbe.problems.server_error"

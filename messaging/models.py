@@ -1,0 +1,142 @@
+"""Tables of messaging: conversations, memberships, messages.
+
+`rev` and `seq` are taken from the conversation's counters under its row lock, inside the
+transaction that writes the change, so the order of commit is the order of `rev` and
+"everything with rev > N" never misses a row.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+
+from chatbe.core import clock, ids
+
+
+class Conversation(models.Model):
+    """A direct conversation (one per pair of users, for ever) or a group."""
+
+    class Kind(models.TextChoices):
+        """What a conversation can be."""
+
+        DIRECT = "direct"
+        GROUP = "group"
+
+    class History(models.TextChoices):
+        """What a new member of a group may read."""
+
+        JOINED = "joined"
+        ALL = "all"
+
+    id = models.UUIDField(primary_key=True, default=ids.uuid7, editable=False)
+    kind = models.CharField(max_length=6, choices=Kind.choices)
+    title = models.CharField(max_length=100, null=True, blank=True)  # noqa: DJ001 - null in the contract
+    pair = models.CharField(  # noqa: DJ001 - unique, so a group has NULL
+        max_length=65,
+        null=True,
+        unique=True,
+        editable=False,
+        help_text="Of a direct conversation: both user ids in hex, the lower first, joined by a colon.",
+    )
+    history = models.CharField(max_length=6, choices=History.choices, default=History.JOINED)
+    head_rev = models.BigIntegerField(default=0, editable=False)
+    last_seq = models.BigIntegerField(default=0, editable=False)
+    state_rev = models.BigIntegerField(default=0, editable=False)
+    active_at = models.DateTimeField(default=clock.now, editable=False)
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+
+    def __str__(self) -> str:
+        return self.title or f"{self.kind} {self.id}"
+
+
+def pair_key(one: uuid.UUID, other: uuid.UUID) -> str:
+    """The `Conversation.pair` of two users, the same whoever comes first."""
+    low, high = sorted((one.hex, other.hex))
+    return f"{low}:{high}"
+
+
+class Membership(models.Model):
+    """A user in a conversation, and their marks. Kept, inactive, when they leave."""
+
+    class Role(models.TextChoices):
+        """What a member may do; in direct conversations both are members."""
+
+        OWNER = "owner"
+        ADMIN = "admin"
+        MEMBER = "member"
+
+    id = models.UUIDField(primary_key=True, default=ids.uuid7, editable=False)
+    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="memberships", db_index=False)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=6, choices=Role.choices, default=Role.MEMBER)
+    active = models.BooleanField(default=True)
+    joined_seq = models.BigIntegerField(default=0, help_text="Messages up to this seq are not theirs to see.")
+    joined_rev = models.BigIntegerField(default=0, help_text="The rev of their joining; 0 in direct conversations.")
+    wrote = models.BooleanField(default=False, help_text="Has sent a message here, so the other may answer.")
+    delivered_seq = models.BigIntegerField(default=0)
+    read_seq = models.BigIntegerField(default=0)
+    muted_until = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["conversation", "user"], name="membership_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} in {self.conversation_id}"
+
+
+class Message(models.Model):
+    """A message. `rev` is the conversation's counter at its last change.
+
+    The foreign keys have no database constraint: the writer holds the conversation's row and
+    has read the sender's membership in the same transaction, so the check would cost two more
+    index look-ups and row locks per message and find nothing.
+    """
+
+    class Kind(models.TextChoices):
+        """Who wrote it: a person, or the server about a change."""
+
+        TEXT = "text"
+        SYSTEM = "system"
+
+    id = models.UUIDField(primary_key=True, default=ids.uuid7, editable=False)
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.CASCADE, related_name="messages", db_index=False, db_constraint=False
+    )
+    seq = models.BigIntegerField()
+    rev = models.BigIntegerField()
+    sender = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="messages",
+        db_index=False,
+        db_constraint=False,
+    )
+    client_id = models.UUIDField()
+    kind = models.CharField(max_length=6, choices=Kind.choices, default=Kind.TEXT)
+    body = models.TextField(null=True, blank=True)  # noqa: DJ001 - null in the contract: deleted
+    reply_to = models.BigIntegerField(null=True, blank=True)
+    created_at = models.DateTimeField(default=clock.now)
+    edited_at = models.DateTimeField(null=True, blank=True)
+    deleted_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["conversation", "seq"], name="message_seq_unique"),
+            models.UniqueConstraint(fields=["sender", "client_id"], name="message_client_id_unique"),
+        ]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["conversation", "rev"], name="message_rev"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.seq} in {self.conversation_id}"
+
+
+ConversationId = uuid.UUID
