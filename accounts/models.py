@@ -109,7 +109,7 @@ class Session(models.Model):
     address = models.GenericIPAddressField(null=True, blank=True)
     created_at = models.DateTimeField(default=clock.now)
     last_used_at = models.DateTimeField(default=clock.now)
-    expires_at = models.DateTimeField()
+    expires_at = models.DateTimeField(db_index=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
 
     def __str__(self) -> str:
@@ -173,7 +173,7 @@ class Attempts(models.Model):
     hold across processes and restarts and do not depend on Redis."""
 
     key = models.BinaryField(max_length=32, help_text="SHA-256 of what is limited")
-    window = models.BigIntegerField(help_text="the window's start, Unix seconds")
+    window = models.BigIntegerField(db_index=True, help_text="the window's start, Unix seconds")
     count = models.IntegerField(default=0)
 
     class Meta:
