@@ -189,7 +189,7 @@ REST_FRAMEWORK = {
         "rest_framework.renderers.JSONRenderer",
         "rest_framework.renderers.BrowsableAPIRenderer",
     ],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "chatbe.schema.ProblemSchema",
     "EXCEPTION_HANDLER": "chatbe.problems.exception_handler",
     "URL_FORMAT_OVERRIDE": None,
     "DATETIME_FORMAT": "%Y-%m-%dT%H:%M:%S.%fZ",
@@ -234,8 +234,9 @@ CHATBE_PRESENCE_SWEEP = env.float("CHATBE_PRESENCE_SWEEP", default=2.0)
 CHATBE_REDIS_PREFIX = env.str("CHATBE_REDIS_PREFIX", default="chatbe")
 CHATBE_MAX_SOCKETS = env.int("CHATBE_MAX_SOCKETS", default=20_000)
 CHATBE_MAX_UNANSWERED = env.int("CHATBE_MAX_UNANSWERED", default=64)
-CHATBE_OUTBOX_FRAMES = env.int("CHATBE_OUTBOX_FRAMES", default=1000)
-CHATBE_OUTBOX_BYTES = env.int("CHATBE_OUTBOX_BYTES", default=512 * 1024)
+CHATBE_FRAME_RATE = env.float("CHATBE_FRAME_RATE", default=30.0)
+CHATBE_FRAME_BURST = env.float("CHATBE_FRAME_BURST", default=200.0)
+CHATBE_OUTBOX_BYTES = env.int("CHATBE_OUTBOX_BYTES", default=256 * 1024)
 CHATBE_SLOW_READER_TIMEOUT = env.float("CHATBE_SLOW_READER_TIMEOUT", default=30.0)
 CHATBE_WRITER_QUEUE = env.int("CHATBE_WRITER_QUEUE", default=10_000)
 CHATBE_WRITER_BATCH = env.int("CHATBE_WRITER_BATCH", default=200)

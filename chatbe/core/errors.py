@@ -87,11 +87,16 @@ class Suspended(Forbidden):
 
 
 class Conflict(ChatError):
-    """The request contradicts what is stored."""
+    """The request contradicts what is stored; `errors` may name the fields."""
 
     code = "conflict"
     status = 409
     default_detail = "This contradicts what is stored."
+
+    def __init__(self, detail: str | None = None, *, errors: tuple[FieldError, ...] = ()) -> None:
+        """`errors` names the fields whose values are taken."""
+        super().__init__(detail)
+        self.errors = errors
 
 
 class TooLarge(ChatError):
