@@ -5,7 +5,6 @@ Imported by Django REST framework's settings, so this module imports none of its
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 import time
 import unicodedata
@@ -26,6 +25,7 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
 from chatbe import problems
+from chatbe.core import addresses
 from chatbe.core.errors import FieldError, Invalid, TooLarge
 from chatbe.core.ratelimit import TokenBucket
 
@@ -213,28 +213,10 @@ def client_address(request: HttpRequest) -> str | None:
     if trusted > 0:
         hops = [hop.strip() for hop in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if hop.strip()]
         if hops:
-            forwarded = _plain_address(hops[max(0, len(hops) - trusted)])
+            forwarded = addresses.plain(hops[max(0, len(hops) - trusted)])
             if forwarded is not None:
                 return forwarded
-    return _plain_address(peer)
-
-
-def _plain_address(text: str) -> str | None:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return str(mapped or address).partition("%")[0]
-
-
-def address_block(address: str | None) -> str:
-    """What limits per address count by: an IPv4 address, or the /64 that one IPv6 customer has."""
-    if address is None:
-        return "unknown"
-    if ":" in address:
-        return str(ipaddress.ip_network(f"{address}/64", strict=False))
-    return address
+    return addresses.plain(peer)
 
 
 class BucketThrottle(BaseThrottle):
@@ -260,7 +242,7 @@ class BucketThrottle(BaseThrottle):
         self._wait = 0.0
         if not settings.CHATBE_RATE_LIMITS:
             return True
-        key = str(request.user.pk) if request.user.is_authenticated else address_block(client_address(request))
+        key = str(request.user.pk) if request.user.is_authenticated else addresses.block(client_address(request))
         now = time.monotonic()
         with self._lock:
             bucket = self._buckets.get(key)
