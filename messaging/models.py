@@ -139,4 +139,13 @@ class Message(models.Model):
         return f"{self.seq} in {self.conversation_id}"
 
 
-ConversationId = uuid.UUID
+class Epoch(models.Model):
+    """The name of this database's history: one row. Changed when the database is restored from an older state."""
+
+    value = models.CharField(max_length=32)
+
+    class Meta:
+        verbose_name_plural = "epoch"
+
+    def __str__(self) -> str:
+        return self.value

@@ -26,7 +26,8 @@ logger = logging.getLogger("chatbe.hub.fanout")
 Envelope = dict[str, Any]
 """What travels over the layer. `type` is for Channels; `n` the sending node; `k` the kind:
 
-`e` an event without a rev for one user's sockets: `u` user, `d` JSON bytes, `x` a connection left out;
+`e` an event without a rev for one user's sockets: `u` user, `d` JSON bytes, `x` a connection left out,
+    `s` whether it belongs to the stream and waits for a socket's `sync`;
 `c` a conversation's change: `c` conversation, `r` rev, `q` seq of the message or 0, `d` JSON bytes,
     `u` the two users of a direct one or None, `o` the connection whose ack stands for it;
 `t` an event without a rev for a group's members: `c` conversation, `d` JSON bytes, `x` a user left out;
@@ -44,12 +45,25 @@ def conversation_group(conversation: str) -> str:
     return f"conversation.{conversation}"
 
 
-def to_users(users: Iterable[UUID], event: frames.Event, *, leave_out: str = "") -> None:
-    """Send `event` to all sockets of `users`, but not to the connection `leave_out`."""
+def to_users(
+    users: Iterable[UUID], event: frames.Event, *, leave_out: str = "", in_stream: bool = False
+) -> None:
+    """Send `event` to all sockets of `users`, but not to the connection `leave_out`.
+
+    `in_stream`: only to sockets whose stream has begun.
+    """
     data = codec.encode(event)
     for user in users:
         key = str(user)
-        send([user_group(key)], {"type": "hub.fanout", "k": "e", "u": key, "d": data, "x": leave_out})
+        send([user_group(key)], {"type": "hub.fanout", "k": "e", "u": key, "d": data, "x": leave_out, "s": in_stream})
+
+
+def to_members(conversation: str, event: frames.Event, *, leave_out: str = "") -> None:
+    """Send `event` to the members of a group conversation, but not to the user `leave_out`."""
+    envelope: Envelope = {
+        "type": "hub.fanout", "k": "t", "c": conversation, "d": codec.encode(event), "x": leave_out,
+    }  # fmt: skip
+    send([conversation_group(conversation)], envelope)
 
 
 def control(user: UUID, action: str, **fields: Any) -> None:

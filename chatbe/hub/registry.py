@@ -5,7 +5,7 @@ The hub imports no app. Each app registers from its `AppConfig.ready`, before an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +15,7 @@ from chatbe.wire import frames
 
 if TYPE_CHECKING:
     from chatbe.hub.consumer import SocketConsumer
+    from chatbe.hub.hub import Source
     from chatbe.hub.node import Node
 
 
@@ -48,6 +49,9 @@ class Admission:
 class Part(Protocol):
     """A piece of an app that lives in each server process, between the node's start and its drain."""
 
+    handlers: Mapping[type[frames.Command], Handler]
+    """Who takes which frames of admitted sockets."""
+
     async def start(self, node: Node) -> None:
         """Begin; called on the node's event loop, before the first socket."""
 
@@ -60,29 +64,19 @@ class Part(Protocol):
     def disconnected(self, socket: SocketConsumer) -> None:
         """An admitted socket has gone."""
 
+    def caught_up(self, socket: SocketConsumer) -> None:
+        """A socket that had lagged has its conversations again; what else it may have missed is sent afresh."""
 
-_handlers: dict[type[frames.Command], Handler] = {}
+    def bus_lost(self) -> None:
+        """The fan-out may have lost any number of events since the last call."""
+
+
 _parts: list[Callable[[], Part]] = []
 _controls: dict[str, list[Callable[[Node, dict[str, Any]], None]]] = {}
 _sign_in: list[tuple[Authenticate, Admit]] = []
+_sources: list[Source] = []
+_epochs: list[Callable[[], str]] = []
 _otp_issuers: list[Callable[[list[UUID]], dict[UUID, str]]] = []
-
-
-def handle(command: type[frames.Command], handler: Handler) -> None:
-    """Let `handler` take every `command` frame of admitted sockets."""
-    if command in _handlers:
-        raise RuntimeError(f"{command.__name__} has a handler already")
-    _handlers[command] = handler
-
-
-def handler_for(command: type[frames.Command]) -> Handler | None:
-    """The handler of a frame type, or None when no app speaks it."""
-    return _handlers.get(command)
-
-
-def handled() -> frozenset[type[frames.Command]]:
-    """Every frame type that has a handler."""
-    return frozenset(_handlers)
 
 
 def part(factory: Callable[[], Part]) -> None:
@@ -113,6 +107,26 @@ def sign_in(authenticate: Authenticate, admit: Admit) -> None:
 def signing_in() -> tuple[Authenticate, Admit]:
     """What `sign_in` was told last."""
     return _sign_in[-1]
+
+
+def reads_from(source: Source) -> None:
+    """Say where conversations are read from, and how a socket catches up."""
+    _sources.append(source)
+
+
+def source() -> Source:
+    """What `reads_from` was told last."""
+    return _sources[-1]
+
+
+def epoch_by(read: Callable[[], str]) -> None:
+    """Say how the database's epoch is read; blocking."""
+    _epochs.append(read)
+
+
+def epoch() -> Callable[[], str]:
+    """What `epoch_by` was told last."""
+    return _epochs[-1]
 
 
 def otps_by(issue: Callable[[list[UUID]], dict[UUID, str]]) -> None:

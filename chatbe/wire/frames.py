@@ -21,6 +21,7 @@ Rev = Annotated[int, Meta(ge=0, le=2**53 - 1, description="The count of a conver
 Body = Annotated[str, Meta(min_length=1, max_length=MAX_BODY_CHARACTERS, description="Text without U+0000.")]
 Emoji = Annotated[str, Meta(min_length=1, max_length=64)]
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, description="RFC 3339, UTC, microseconds.")]
+Id = Annotated[str, Meta(extra_json_schema={"format": "uuid"}, description="A UUID in its canonical form.")]
 Username = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
@@ -37,14 +38,14 @@ class Reaction(Struct):
 class MessageObject(Struct):
     """A message in its latest state. A deleted one has a null body; an erased account's a null sender."""
 
-    id: UUID
-    conversation: UUID
+    id: Id
+    conversation: Id
     seq: Seq
     rev: Rev
     kind: str
     sender: str | None
     body: str | None
-    client_id: UUID | None
+    client_id: Id | None
     reply_to: int | None
     reactions: dict[str, Reaction]
     created_at: Time
@@ -62,7 +63,7 @@ class Member(Struct):
 class ConversationObject(Struct):
     """A conversation as all its members see it; `members` names up to 100 of them."""
 
-    id: UUID
+    id: Id
     kind: str
     title: str | None
     rev: Rev
@@ -192,7 +193,7 @@ class Welcome(Event, tag="welcome"):
     """The first frame: who the socket belongs to, and what this server expects."""
 
     user: str
-    session_id: UUID
+    session_id: Id
     connection: str
     server: str
     epoch: str
@@ -223,11 +224,11 @@ class Ack(Event, tag="ack"):
     """
 
     ref: str | None
-    conversation: UUID
+    conversation: Id
     seq: int
     rev: int
-    id: UUID
-    client_id: UUID | None
+    id: Id
+    client_id: Id | None
     created_at: Time
     duplicate: bool
 
@@ -263,7 +264,7 @@ class Contact(Event, tag="contact"):
 class Receipt(Event, tag="receipt"):
     """A member's marks: they have read and were delivered everything up to these seqs."""
 
-    conversation: UUID
+    conversation: Id
     username: str
     read: int
     delivered: int
@@ -272,7 +273,7 @@ class Receipt(Event, tag="receipt"):
 class TypingEvent(Event, tag="typing"):
     """A member is typing, or stopped. Ends by itself after 5 s."""
 
-    conversation: UUID
+    conversation: Id
     username: str
     on: bool
 
@@ -280,7 +281,7 @@ class TypingEvent(Event, tag="typing"):
 class Marks(Event, tag="marks"):
     """Every member's marks, `{conversation: {username: [read, delivered]}}`; one or more before `synced`."""
 
-    marks: dict[UUID, dict[str, tuple[int, int]]]
+    marks: dict[Id, dict[str, tuple[int, int]]]
 
 
 class Synced(Event, tag="synced"):

@@ -1,0 +1,220 @@
+"""Group commit: what arrived while the last batch was in flight is the next batch.
+
+One thread per process stores batches through a backend; everything else happens on the event
+loop. Alone, a message waits for nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from django.conf import settings
+from django.db import connection
+
+from chatbe.core import clock
+from chatbe.core.errors import Unavailable
+from messaging.writer.base import Backend, BatchConflicts, BatchFailed, DatabaseAway, Item, Verdict
+from messaging.writer.orm import OrmBackend
+from messaging.writer.postgres import PostgresBackend
+
+__all__ = ["Backend", "Item", "Verdict", "Writer", "backend", "settle"]
+
+logger = logging.getLogger("messaging.writer")
+
+Done = Callable[[Verdict | None], None]
+"""Called on the loop with the verdict, or None when the commit is unknown or did not happen: `unavailable`."""
+
+TURNS_UNTIL_ALONE = 3
+"""So many times a locked conversation is passed over; then its messages wait for the lock."""
+CONFLICTS = 10
+AWAY_PAUSE = 1.0
+"""Seconds between attempts while the database is away; `retry_after` of what is refused meanwhile."""
+
+
+def backend() -> Backend:
+    """The backend for the database in use."""
+    return PostgresBackend() if connection.vendor == "postgresql" else OrmBackend()
+
+
+def settle(store: Backend, batch: Sequence[Item], *, policy: str, wait: bool) -> list[Verdict | None]:
+    """Store a batch, whatever is wrong with parts of it; None for items whose commit is unknown.
+
+    Conflicts are run again. After a lost connection the batch is run again too: its first step
+    looks up (sender, client_id), so what was committed is found, told by its id, and counts as
+    stored now. A batch with a poisoned row is halved until the row is alone.
+    """
+    conflicts = lost = 0
+    while True:
+        try:
+            verdicts = store.commit(batch, now=clock.now(), policy=policy, wait=wait)
+        except BatchConflicts:
+            conflicts += 1
+            if conflicts > CONFLICTS:
+                logger.error("batch conflicts again and again", extra={"items": len(batch)})
+                return [None] * len(batch)
+        except DatabaseAway as error:
+            lost += 1
+            if lost > 1:
+                logger.warning("database away", extra={"items": len(batch), "reason": str(error.__cause__)[:200]})
+                return [None] * len(batch)
+        except BatchFailed as error:
+            if len(batch) == 1:
+                logger.error("message cannot be stored", extra={"id": batch[0].id}, exc_info=error.__cause__)
+                return [Verdict("invalid")]
+            middle = len(batch) // 2
+            return [
+                *settle(store, batch[:middle], policy=policy, wait=wait),
+                *settle(store, batch[middle:], policy=policy, wait=wait),
+            ]
+        else:
+            return [
+                replace(verdict, code="ok") if verdict.code == "repeat" and verdict.id == item.id else verdict
+                for item, verdict in zip(batch, verdicts, strict=True)
+            ]
+
+
+class _Entry:
+    """An item in the queue, who waits for it, and how often it was passed over."""
+
+    __slots__ = ("deadline", "done", "followers", "item", "told", "turns")
+
+    def __init__(self, item: Item, done: Done, deadline: float) -> None:
+        self.item = item
+        self.done = done
+        self.deadline = deadline
+        self.followers: list[Done] | None = None
+        self.turns = 0
+        self.told = False
+
+
+class Writer:
+    """The queue, on the event loop; see the module."""
+
+    def __init__(self, store: Backend, *, policy: str) -> None:
+        self._store = store
+        self._policy = policy
+        self._capacity: int = settings.CHATBE_WRITER_QUEUE
+        self._batch_size: int = settings.CHATBE_WRITER_BATCH
+        self._waiting: list[_Entry] = []
+        self._entries: dict[tuple[str, str], _Entry] = {}
+        self._in_flight = False
+        self._away_until = 0.0
+        self._requests: queue.SimpleQueue[tuple[list[_Entry], bool] | None] = queue.SimpleQueue()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="chatbe-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, item: Item, done: Done) -> None:
+        """Queue a message. Raises `Unavailable` at once when the queue is full or the database is away."""
+        now = time.monotonic()
+        if len(self._entries) >= self._capacity:
+            raise Unavailable("Too much is waiting to be stored.")
+        if now < self._away_until:
+            raise Unavailable("The database does not answer.", retry_after=round(self._away_until - now, 3))
+        key = (item.sender, item.client_id)
+        entry = self._entries.get(key)
+        if entry is not None:
+            if entry.followers is None:
+                entry.followers = []
+            entry.followers.append(done)
+            return
+        entry = self._entries[key] = _Entry(item, done, now + settings.CHATBE_SEND_DEADLINE)
+        self._waiting.append(entry)
+        if not self._in_flight:
+            self._in_flight = True
+            self._idle.clear()
+            self._loop.call_later(1.0, self._expire)
+            # The rest of this turn of the loop still gets into the batch.
+            self._loop.call_soon(self._next)
+
+    async def stop(self) -> None:
+        """Finish what was taken, then end the thread."""
+        await self._idle.wait()
+        self._requests.put(None)
+        await self._loop.run_in_executor(None, self._thread.join)
+
+    def _next(self) -> None:
+        """Send the next batch to the thread, or rest."""
+        if not self._waiting:
+            self._in_flight = False
+            self._idle.set()
+            return
+        first = self._waiting[0]
+        if first.turns >= TURNS_UNTIL_ALONE:
+            conversation = first.item.conversation
+            batch = [entry for entry in self._waiting if entry.item.conversation == conversation][: self._batch_size]
+            chosen = set(map(id, batch))
+            self._waiting = [entry for entry in self._waiting if id(entry) not in chosen]
+            self._requests.put((batch, True))
+        else:
+            batch, self._waiting = self._waiting[: self._batch_size], self._waiting[self._batch_size :]
+            self._requests.put((batch, False))
+
+    def _run(self) -> None:
+        """The thread: one batch after another."""
+        while (request := self._requests.get()) is not None:
+            batch, wait = request
+            try:
+                verdicts = settle(self._store, [entry.item for entry in batch], policy=self._policy, wait=wait)
+            except Exception:
+                # Nobody may wait for ever; whether the commit happened is not known.
+                logger.exception("batch failed")
+                self._store.close()
+                verdicts = [None] * len(batch)
+            self._loop.call_soon_threadsafe(self._finish, batch, verdicts)
+        self._store.close()
+
+    def _finish(self, batch: list[_Entry], verdicts: list[Verdict | None]) -> None:
+        now = time.monotonic()
+        again: list[_Entry] = []
+        if verdicts and all(verdict is None for verdict in verdicts):
+            self._away_until = now + AWAY_PAUSE
+        for entry, verdict in zip(batch, verdicts, strict=True):
+            if verdict is not None and verdict.code == "locked":
+                if now < entry.deadline:
+                    entry.turns += 1
+                    again.append(entry)
+                    continue
+                verdict = None
+            del self._entries[entry.item.sender, entry.item.client_id]
+            self._tell(entry, verdict)
+        if again:
+            # In front, so that nothing of the same sender overtakes them.
+            self._waiting[:0] = again
+        if self._waiting and len(again) == len(batch):
+            self._loop.call_later(0.005, self._next)
+        else:
+            self._next()
+
+    def _expire(self) -> None:
+        """Tell senders whose deadline has passed, while the thread may be stuck in the database."""
+        if not self._in_flight:
+            return
+        now = time.monotonic()
+        late = [entry for entry in self._entries.values() if entry.deadline <= now and not entry.told]
+        if late:
+            self._away_until = now + AWAY_PAUSE
+        for entry in late:
+            self._tell(entry, None)
+            entry.told = True
+        self._loop.call_later(1.0, self._expire)
+
+    def _tell(self, entry: _Entry, verdict: Verdict | None) -> None:
+        if entry.told:
+            return
+        for number, done in enumerate((entry.done, *(entry.followers or ()))):
+            try:
+                if number and verdict is not None and verdict.code == "ok":
+                    done(replace(verdict, code="repeat"))
+                else:
+                    done(verdict)
+            except Exception:
+                logger.exception("the sender of a message cannot be told")

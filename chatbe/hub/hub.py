@@ -1,0 +1,335 @@
+"""This process's sockets by user, and its position in every conversation they follow.
+
+An event reaches the hub from a local commit, over the channel layer, or from the database. In
+each conversation the hub lets events through in rising rev: the next one goes out, an older one
+is dropped, a later one waits a moment for the missing and then for a read of the gap. Sockets
+that are catching up (see `chatbe.hub.socket`) keep positions of their own; all others share the
+hub's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from chatbe.core.errors import Unavailable
+from chatbe.hub import registry
+from chatbe.wire.websocket import encode_text_frame
+
+if TYPE_CHECKING:
+    from chatbe.hub.consumer import SocketConsumer
+    from chatbe.hub.fanout import Envelope
+    from chatbe.hub.node import Node
+    from chatbe.wire import frames
+
+logger = logging.getLogger("chatbe.hub")
+
+GAP_PATIENCE = 0.05
+"""Seconds that a later event waits for the missing one: two servers' publishes cross as a matter of course."""
+
+
+@dataclass(slots=True)
+class Change:
+    """One event of a conversation: its place in the stream and its ready frame.
+
+    `ack`, on the process of the sender only, goes to the connection `origin` in the frame's place.
+    """
+
+    rev: int
+    seq: int
+    frame: bytes
+    origin: str = ""
+    ack: frames.Ack | None = None
+
+
+@dataclass(slots=True)
+class Gap:
+    """What a read of the database found: changes in rising rev, and where the stream stands after them."""
+
+    changes: list[Change]
+    position: int
+    complete: bool
+    """Whether `position` is the conversation's head; else there is more to read."""
+
+
+class Source(Protocol):
+    """Reads conversations from the database; blocking, called in threads."""
+
+    def gap(self, conversation: str, after: int) -> Gap:
+        """The changes with rev > `after`."""
+
+    def heads(self, conversations: list[str]) -> dict[str, int]:
+        """The head revs of those that exist."""
+
+    async def catch_up(self, socket: SocketConsumer) -> None:
+        """Serve a lagging socket, whose transport has drained, from the database until it is live again."""
+
+
+class LocalUser:
+    """A user with sockets in this process."""
+
+    __slots__ = ("key", "loaded", "seen", "sockets", "topics")
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.sockets: list[SocketConsumer] = []
+        self.topics: set[Topic] = set()
+        self.loaded = False
+        """Whether `topics` has all of the user's conversations: some socket has begun its stream."""
+        self.seen: dict[str, int] | None = None
+        """While loading: the highest rev heard of in each conversation."""
+
+
+class Topic:
+    """A conversation that local users follow."""
+
+    __slots__ = ("id", "members", "position", "repair", "waiting")
+
+    def __init__(self, conversation: str, position: int) -> None:
+        self.id = conversation
+        self.position = position
+        """The last rev that was let through."""
+        self.members: dict[LocalUser, int] = {}
+        """Local members, and the seq up to which messages are not theirs to see."""
+        self.waiting: dict[int, Change] | None = None
+        self.repair: asyncio.Task[None] | None = None
+
+
+class Hub:
+    """The sockets of one process. Everything here runs on one event loop and never blocks."""
+
+    def __init__(self, node: Node, source: Source) -> None:
+        self._node = node
+        self._source = source
+        self.users: dict[str, LocalUser] = {}
+        self.topics: dict[str, Topic] = {}
+        self.sockets: dict[str, SocketConsumer] = {}
+        self._apply = {"e": self._on_event, "c": self._on_change, "t": self._on_topic_event, "k": self._on_control}
+
+    # --- sockets and users -------------------------------------------------------------------------
+
+    def add(self, socket: SocketConsumer) -> bool:
+        """Count a socket in; returns whether it is its user's first here."""
+        self.sockets[socket.connection] = socket
+        user = self.users.get(socket.user_key)
+        if user is None:
+            user = self.users[socket.user_key] = LocalUser(socket.user_key)
+        user.sockets.append(socket)
+        socket.user = user
+        return len(user.sockets) == 1
+
+    def remove(self, socket: SocketConsumer) -> bool:
+        """Count a socket out; returns whether it was its user's last here. Repeatable."""
+        if self.sockets.pop(socket.connection, None) is None:
+            return False
+        user = socket.user
+        user.sockets.remove(socket)
+        if user.sockets:
+            return False
+        del self.users[user.key]
+        for topic in user.topics:
+            del topic.members[user]
+            self._forget_if_alone(topic)
+        user.topics.clear()
+        return True
+
+    def follow(self, user: LocalUser, conversation: str, *, hidden_to: int, position: int) -> Topic:
+        """Let a user follow a conversation; `position` is where it stands if nobody here knew it."""
+        topic = self.topics.get(conversation)
+        if topic is None:
+            topic = self.topics[conversation] = Topic(conversation, position)
+        topic.members[user] = hidden_to
+        user.topics.add(topic)
+        return topic
+
+    def unfollow(self, user: LocalUser, conversation: str) -> None:
+        """The user is no longer a member."""
+        topic = self.topics.get(conversation)
+        if topic is not None and user in topic.members:
+            del topic.members[user]
+            user.topics.discard(topic)
+            self._forget_if_alone(topic)
+
+    def _forget_if_alone(self, topic: Topic) -> None:
+        if not topic.members:
+            del self.topics[topic.id]
+            if topic.repair is not None:
+                topic.repair.cancel()
+
+    # --- events in ---------------------------------------------------------------------------------
+
+    def apply(self, envelope: Envelope, ack: frames.Ack | None = None) -> None:
+        """Take one envelope (its kinds are in `chatbe.hub.fanout`)."""
+        if ack is None:
+            self._apply[envelope["k"]](envelope)
+        else:
+            self._on_change(envelope, ack)
+
+    def _on_event(self, envelope: Envelope) -> None:
+        user = self.users.get(envelope["u"])
+        if user is None:
+            return
+        frame = encode_text_frame(envelope["d"])
+        left_out = envelope["x"]
+        in_stream = envelope.get("s", False)
+        for socket in user.sockets:
+            if socket.connection != left_out:
+                socket.offer_event(frame, in_stream=in_stream)
+
+    def _on_topic_event(self, envelope: Envelope) -> None:
+        topic = self.topics.get(envelope["c"])
+        if topic is None:
+            return
+        frame = encode_text_frame(envelope["d"])
+        left_out = envelope["x"]
+        for user in topic.members:
+            if user.key != left_out:
+                for socket in user.sockets:
+                    socket.offer_event(frame, in_stream=True)
+
+    def _on_control(self, envelope: Envelope) -> None:
+        for receiver in registry.control_receivers(envelope["a"]):
+            receiver(self._node, envelope)
+
+    def _on_change(self, envelope: Envelope, ack: frames.Ack | None = None) -> None:
+        conversation: str = envelope["c"]
+        rev: int = envelope["r"]
+        topic = self.topics.get(conversation)
+        if envelope["u"] is not None:
+            topic = self._direct_topic(topic, conversation, rev, envelope["u"])
+        if topic is None:
+            if ack is not None:
+                self._answer(envelope["o"], ack)
+            return
+        if rev == topic.position + 1 and topic.waiting is None:
+            change = Change(rev, envelope["q"], encode_text_frame(envelope["d"]), envelope["o"], ack)
+            topic.position = rev
+            self._let_through(topic, change)
+        elif rev > topic.position:
+            change = Change(rev, envelope["q"], encode_text_frame(envelope["d"]), envelope["o"], ack)
+            if topic.waiting is None:
+                topic.waiting = {}
+            if ack is not None or rev not in topic.waiting:
+                topic.waiting[rev] = change
+            self._advance(topic)
+        elif ack is not None:
+            # The stream passed this rev already, read from the database: the message itself has been sent.
+            ack.duplicate = True
+            self._answer(envelope["o"], ack)
+
+    def _direct_topic(self, topic: Topic | None, conversation: str, rev: int, users: Iterable[str]) -> Topic | None:
+        """The topic of a direct conversation, made or joined now if one of `users` has begun a stream here."""
+        for key in users:
+            user = self.users.get(key)
+            if user is None or (topic is not None and user in topic.members):
+                continue
+            if user.loaded:
+                # New since the user's stream began: it starts at its beginning.
+                fresh = topic is None
+                topic = self.follow(user, conversation, hidden_to=0, position=0)
+                if not fresh and topic.position:
+                    for socket in user.sockets:
+                        socket.fall_behind(conversation, 0)
+            elif user.seen is not None:
+                user.seen[conversation] = max(rev, user.seen.get(conversation, 0))
+        return topic
+
+    # --- events through ----------------------------------------------------------------------------
+
+    def _let_through(self, topic: Topic, change: Change) -> None:
+        """Offer a change to every local socket that may see it; its origin gets the ack in its place."""
+        conversation, rev, seq, frame, origin = topic.id, change.rev, change.seq, change.frame, change.origin
+        answered = False
+        for user, hidden_to in topic.members.items():
+            if 0 < seq <= hidden_to:
+                continue
+            for socket in user.sockets:
+                if change.ack is not None and socket.connection == origin:
+                    answered = True
+                    socket.offer_ack(conversation, rev, change.ack)
+                else:
+                    socket.offer_change(conversation, rev, frame)
+        if change.ack is not None and not answered:
+            self._answer(origin, change.ack)
+
+    def _answer(self, connection: str, ack: frames.Ack) -> None:
+        """An ack without a place in a stream."""
+        socket = self.sockets.get(connection)
+        if socket is not None:
+            socket.answer(ack)
+
+    def _advance(self, topic: Topic) -> None:
+        """Let through what waits and is next; if some still waits, see to the gap."""
+        waiting = topic.waiting
+        while waiting and (change := waiting.pop(topic.position + 1, None)) is not None:
+            topic.position = change.rev
+            self._let_through(topic, change)
+        if not waiting:
+            topic.waiting = None
+        elif topic.repair is None:
+            topic.repair = self._node.spawn(self._repair(topic, GAP_PATIENCE))
+
+    def note_head(self, conversation: str, head: int, *, patience: float = GAP_PATIENCE) -> None:
+        """The database has changes up to `head`: if the hub is behind, it reads them after `patience` seconds."""
+        topic = self.topics.get(conversation)
+        if topic is None or head <= topic.position:
+            return
+        if topic.waiting is None:
+            topic.waiting = {}
+        if topic.repair is None:
+            topic.repair = self._node.spawn(self._repair(topic, patience, head))
+
+    async def _repair(self, topic: Topic, patience: float, target: int = 0) -> None:
+        """Read what is missing from the database until nothing waits; once per process and conversation."""
+        try:
+            await asyncio.sleep(patience)
+            while topic.waiting or topic.position < target:
+                try:
+                    gap = await self._node.call(self._source.gap, topic.id, topic.position)
+                except Unavailable:
+                    await asyncio.sleep(1.0)
+                    continue
+                self._fill(topic, gap)
+                if gap.complete:
+                    target = 0
+        finally:
+            topic.repair = None
+            if not topic.waiting:
+                topic.waiting = None
+
+    def _fill(self, topic: Topic, gap: Gap) -> None:
+        waiting = topic.waiting if topic.waiting is not None else {}
+        for change in gap.changes:
+            if change.rev > topic.position:
+                topic.position = change.rev
+                self._let_through(topic, waiting.pop(change.rev, change))
+        topic.position = max(topic.position, gap.position)
+        for rev in sorted(rev for rev in waiting if rev <= topic.position):
+            late = waiting.pop(rev)
+            if late.ack is not None:
+                # Superseded before it went out, so the stream has the newer state.
+                late.ack.duplicate = True
+                self._answer(late.origin, late.ack)
+        while (change := waiting.pop(topic.position + 1, None)) is not None:
+            topic.position = change.rev
+            self._let_through(topic, change)
+
+    async def check_all(self) -> None:
+        """Ask the database for the head of every topic and read what is missing: the bus may have lost anything."""
+        names = list(self.topics)
+        for start in range(0, len(names), 1000):
+            heads = await self._node.call(self._source.heads, names[start : start + 1000])
+            for conversation, head in heads.items():
+                self.note_head(conversation, head, patience=0.0)
+
+    # --- all sockets -------------------------------------------------------------------------------
+
+    def each_of(self, user: str, act: Callable[[SocketConsumer], Any]) -> None:
+        """Call `act` with each socket of a user."""
+        local = self.users.get(user)
+        if local is not None:
+            for socket in list(local.sockets):
+                act(socket)

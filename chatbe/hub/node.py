@@ -1,0 +1,303 @@
+"""This process's parts: built on first use (Daphne has no lifespan events), drained at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+import psycopg
+import psycopg_pool
+from channels.layers import get_channel_layer
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, connections
+
+from chatbe.core import clock
+from chatbe.core.errors import Unavailable
+from chatbe.hub import registry
+from chatbe.hub.hub import Hub
+from chatbe.hub.layer import PipelinedRedisChannelLayer
+from chatbe.wire import frames
+from chatbe.wire.codes import CloseCode
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from chatbe.hub.consumer import SocketConsumer
+    from chatbe.hub.fanout import Envelope
+    from chatbe.hub.layer import Loss, PipelinedRedisLoopLayer
+
+logger = logging.getLogger("chatbe.hub.node")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_current: Node | None = None
+_starting: asyncio.Future[Node] | None = None
+
+DATABASE_THREADS = 4
+WATCH_PERIOD = 1.0
+"""Seconds between two looks at silent and slow sockets."""
+
+
+def current() -> Node | None:
+    """This process's running node, or None."""
+    node = _current
+    return node if node is not None and node.loop.is_running() else None
+
+
+async def running() -> Node:
+    """This process's node, started if it was not; on the running event loop."""
+    global _current, _starting
+    loop = asyncio.get_running_loop()
+    if _current is not None and _current.loop is loop:
+        return _current
+    if _starting is None or _starting.get_loop() is not loop:
+        _starting = loop.create_future()
+        try:
+            node = Node(loop)
+            await node.start()
+        except BaseException as error:
+            starting, _starting = _starting, None
+            starting.set_exception(error if isinstance(error, Exception) else Unavailable())
+            starting.exception()
+            raise
+        _current = node
+        starting, _starting = _starting, None
+        starting.set_result(node)
+        return node
+    return await asyncio.shield(_starting)
+
+
+class Node:
+    """One server process's hub, channel, threads and the apps' parts."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.id = secrets.token_hex(6)
+        self.draining = False
+        self.parts: list[registry.Part] = []
+        self.handlers: dict[type[frames.Command], registry.Handler] = {}
+        self._thread = threading.get_ident()
+        self._executor = concurrent.futures.ThreadPoolExecutor(DATABASE_THREADS, "chatbe-database")
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.layer: PipelinedRedisLoopLayer | None = None
+        """The Redis layer of this loop; a process that runs alone has nobody to tell and none."""
+        self.channel = ""
+        self.lagging: set[SocketConsumer] = set()
+        self.hub = Hub(self, registry.source())
+        self.epoch = ""
+        self._answers: dict[str, Callable[..., None]] = {}
+
+    # --- life --------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Join the fan-out and start every part."""
+        self.epoch = await self.call(registry.epoch())
+        layer = get_channel_layer()
+        if isinstance(layer, PipelinedRedisChannelLayer):
+            self.layer = layer.loop_layer()
+            await self.layer.connect()
+            self.channel = await self.layer.new_channel("hub")
+            self.layer.set_receiver(self.channel, self._on_envelope)
+            self.layer.on_loss(self._on_loss)
+        for part in registry.parts():
+            await part.start(self)
+            self.parts.append(part)
+            self.handlers.update(part.handlers)
+        self.spawn(self._watch())
+        logger.info("node started", extra={"node": self.id})
+
+    async def drain(self, timeout: float) -> None:
+        """Say goodbye to every socket, finish what was taken, close them with 1012, stop the parts.
+
+        Takes at most `timeout` seconds, and leaves nothing acked undone.
+        """
+        if self.draining:
+            return
+        self.draining = True
+        deadline = time.monotonic() + timeout
+        sockets = list(self.hub.sockets.values())
+        logger.info("draining", extra={"node": self.id, "sockets": len(sockets)})
+        try:
+            otps = await self.call(registry.issue_otps, [socket.identity.session_id for socket in sockets])
+        except Unavailable:
+            otps = {}
+        # Clients come back spread over time: a hundred sockets per second, two seconds at least.
+        spread = max(2.0, len(sockets) / 100)
+        for socket in sockets:
+            bye = frames.Bye(code=CloseCode.RESTARTING, reconnect_after=round(random.uniform(0.1, spread), 3))  # noqa: S311 - jitter
+            otp = otps.get(socket.identity.session_id)
+            if otp is not None:
+                bye.otp = otp
+            socket.stop_reading()
+            socket.answer(bye)
+        while any(socket.unanswered for socket in sockets) and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        for socket in sockets:
+            socket.close(CloseCode.RESTARTING)
+        for part in reversed(self.parts):
+            await part.stop()
+        while self.hub.sockets and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Let go of everything; sockets that are still there are lost."""
+        global _current
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.layer is not None:
+            await self.layer.close()
+        self._executor.shutdown(wait=False)
+        if _current is self:
+            _current = None
+
+    # --- work --------------------------------------------------------------------------------------
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a coroutine in the background; its failure is logged."""
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("background task failed", exc_info=error)
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run blocking database work on one of the node's threads. Raises `Unavailable` when the database fails.
+
+        The threads keep their connections. Not for work that may be left half done: what was sent
+        to the database goes on when the caller is cancelled.
+        """
+        return await asyncio.wrap_future(self._executor.submit(_with_connection, function, args, kwargs))
+
+    def answer(self, question: str, give: Callable[..., None]) -> None:
+        """Let `ask(question, …)` call `give(done, …)` on the loop."""
+        self._answers[question] = give
+
+    def ask(self, question: str, *args: Any) -> concurrent.futures.Future[Any]:
+        """Ask a part something from another thread; the future has its answer or what it raised."""
+        done: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+        def give() -> None:
+            try:
+                self._answers[question](done, *args)
+            except Exception as error:  # noqa: BLE001 - it is the asking thread's
+                done.set_exception(error)
+
+        self.loop.call_soon_threadsafe(give)
+        return done
+
+    # --- fan-out -----------------------------------------------------------------------------------
+
+    def publish(self, groups: list[str], envelope: Envelope, ack: frames.Ack | None = None) -> None:
+        """Give an envelope to local sockets at once and to the other processes; from any thread."""
+        if threading.get_ident() == self._thread:
+            self._publish(groups, envelope, ack)
+        else:
+            self.loop.call_soon_threadsafe(self._publish, groups, envelope, ack)
+
+    def _publish(self, groups: list[str], envelope: Envelope, ack: frames.Ack | None) -> None:
+        envelope["n"] = self.id
+        if self.layer is not None:
+            for group in groups:
+                self.layer.publish_nowait(group, envelope)
+        self.hub.apply(envelope, ack)
+
+    def _on_envelope(self, envelope: Envelope) -> None:
+        if envelope["n"] != self.id:
+            self.hub.apply(envelope)
+
+    def _on_loss(self, reason: Loss) -> None:
+        """The bus may have lost anything: ask the database, and let the parts look again."""
+        logger.warning("fan-out lost messages", extra={"node": self.id, "reason": reason})
+        if reason != "disconnected":
+            self.spawn(self.hub.check_all())
+            for part in self.parts:
+                part.bus_lost()
+
+    async def join(self, groups: list[str]) -> None:
+        """Join groups of the fan-out; returns when Redis has confirmed.
+
+        While Redis is away it returns at once: local events still come, and `bus_lost` follows its return.
+        """
+        if self.layer is not None:
+            await self.layer.group_add_many(groups, self.channel)
+
+    async def leave(self, groups: list[str]) -> None:
+        """Leave groups of the fan-out."""
+        if self.layer is not None:
+            await self.layer.group_discard_many(groups, self.channel)
+
+    def left(self, user: str) -> None:
+        """A user's last socket here is gone: leave the groups, unless they are back by then."""
+        self.spawn(self._leave_user(user))
+
+    async def _leave_user(self, user: str) -> None:
+        if user not in self.hub.users:
+            await self.leave([f"user.{user}"])
+            if user in self.hub.users:
+                # Back while Redis was told; what was published between is found by the new socket's sync.
+                await self.join([f"user.{user}"])
+
+    # --- watching ----------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Close the silent, the stuck and those whose session has run out."""
+        silence = 3 * settings.CHATBE_HEARTBEAT_INTERVAL
+        while True:
+            await asyncio.sleep(WATCH_PERIOD)
+            now, moment = time.monotonic(), clock.now()
+            for socket in list(self.lagging):
+                socket.judge_slowness(now)
+            for socket in list(self.hub.sockets.values()):
+                if socket.heartbeats and now - socket.last_frame > silence:
+                    socket.close(CloseCode.SILENT)
+                elif socket.identity.expires_at <= moment:
+                    socket.close(CloseCode.SESSION_ENDED)
+
+
+def _with_connection(function: Callable[..., T], args: Any, kwargs: Any) -> T:
+    """Run `function`; a connection that broke is replaced for the next."""
+    try:
+        return function(*args, **kwargs)
+    except (OperationalError, InterfaceError, psycopg_pool.PoolTimeout, psycopg.OperationalError) as error:
+        connections.close_all()
+        raise Unavailable("The database does not answer.") from error
+    except Exception:
+        if connections["default"].in_atomic_block or not connections["default"].is_usable():
+            connections.close_all()
+        raise
+
+
+def session_ended(node: Node, notice: dict[str, Any]) -> None:
+    """Close the sockets of an ended session (`session`: its id, or empty for all of the user's)."""
+    session = notice.get("session", "")
+    node.hub.each_of(
+        notice["u"],
+        lambda socket: (
+            socket.close(CloseCode.SESSION_ENDED)
+            if not session or str(cast("UUID", socket.identity.session_id)) == session
+            else None
+        ),
+    )
+
+
+def suspended(node: Node, notice: dict[str, Any]) -> None:
+    """Close all sockets of a suspended user."""
+    node.hub.each_of(notice["u"], lambda socket: socket.close(CloseCode.SUSPENDED))
+
+
+registry.on_control("session_ended", session_ended)
+registry.on_control("suspended", suspended)

@@ -1,0 +1,206 @@
+"""What one socket is owed, and how little of it waits in memory.
+
+Frames go straight to the transport. There is no queue of events behind it: when the transport
+holds more than `limit` bytes, the socket *lags*: from then on only the place where each
+conversation's stream was cut is kept, and when the transport has drained the socket catches up
+from the database. So a reader that stops costs a bounded number of bytes, however much it misses.
+Answers are bounded by the number of frames that may be unanswered.
+"""
+
+from __future__ import annotations
+
+import time
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from chatbe.wire import codec, frames
+from chatbe.wire.websocket import encode_text_frame
+
+if TYPE_CHECKING:
+    from chatbe.hub.transport import Transport
+
+HELD_FRAMES = 512
+"""Live events that may wait for a socket's catching-up to end; over that they are read again."""
+
+
+class State(IntEnum):
+    """Where a socket is on its way to the live stream."""
+
+    WAITING = 0
+    """Its stream has not begun: no conversation event is sent."""
+    CATCHING_UP = 1
+    """It is being served from the database; live events are held."""
+    LIVE = 2
+    LAGGING = 3
+    """It reads too slowly; waits for the transport to drain."""
+    CLOSED = 4
+
+
+Held = tuple[str, int, bytes, "frames.Ack | None"]
+"""Conversation, rev, frame, ack; an event without a rev has an empty conversation."""
+
+
+class Outbox:
+    """The sending half of a socket; see the module."""
+
+    transport: Transport
+    state: State
+    limit: int
+
+    def open_outbox(self, transport: Transport, limit: int) -> None:
+        """Begin, on a transport, with at most `limit` bytes waiting in it before the socket lags."""
+        self.transport = transport
+        self.limit = limit
+        self.state = State.WAITING
+        self.lag: dict[str, int] = {}
+        """Conversation → the rev up to which the socket has its stream; others are complete."""
+        self.skip: dict[str, int] = {}
+        """Conversation → the rev up to which the socket has it already, ahead of the hub."""
+        self.held: list[Held] | None = None
+        self.acks: dict[tuple[str, int], frames.Ack] | None = None
+        self.lagging_since = 0.0
+        self.lagging_bytes = 0
+
+    def drained(self) -> None:
+        """The socket lagged and its transport is empty; the consumer starts to catch up."""
+        raise NotImplementedError
+
+    def lags(self) -> None:
+        """The socket begins to lag; the consumer has it watched."""
+        raise NotImplementedError
+
+    # --- offers by the hub -------------------------------------------------------------------------
+
+    def offer_change(self, conversation: str, rev: int, frame: bytes) -> None:
+        """The next change of a conversation."""
+        state = self.state
+        if state is State.LIVE:
+            if self.skip and self._has(conversation, rev):
+                return
+            if self.transport.buffered <= self.limit:
+                self.transport.write_frames(frame)
+            else:
+                self._begin_to_lag()
+                self._note(conversation, rev)
+        elif state is State.CATCHING_UP:
+            self._hold((conversation, rev, frame, None))
+        elif state is State.LAGGING:
+            self._note(conversation, rev)
+
+    def offer_ack(self, conversation: str, rev: int, ack: frames.Ack) -> None:
+        """The ack that stands for the change with this rev."""
+        state = self.state
+        if state is State.LIVE or state is State.WAITING:
+            if state is State.LIVE and self.skip and self._has(conversation, rev):
+                ack.duplicate = True
+            self.answer(ack)
+        elif state is State.CATCHING_UP:
+            self._hold((conversation, rev, b"", ack))
+        elif state is State.LAGGING:
+            self._note(conversation, rev)
+            self._keep_ack(conversation, rev, ack)
+
+    def offer_event(self, frame: bytes, *, in_stream: bool) -> None:
+        """An event without a rev; one that belongs to the stream (receipts, typing) waits for its beginning."""
+        state = self.state
+        if state is State.LIVE or (state is State.CATCHING_UP or state is State.WAITING) and not in_stream:
+            if self.transport.buffered <= self.limit:
+                self.transport.write_frames(frame)
+            elif state is State.LIVE:
+                self._begin_to_lag()
+        elif state is State.CATCHING_UP:
+            self._hold(("", 0, frame, None))
+
+    def fall_behind(self, conversation: str, position: int) -> None:
+        """The stream of one conversation must go on from `position`, read from the database."""
+        if self.state is State.LIVE:
+            self._begin_to_lag()
+            self.lag[conversation] = position
+            if not self.transport.buffered:
+                self.drained()
+        elif self.state in (State.LAGGING, State.CATCHING_UP):
+            self.lag[conversation] = min(position, self.lag.get(conversation, position))
+
+    # --- answers -----------------------------------------------------------------------------------
+
+    def answer(self, event: frames.Event) -> None:
+        """Send an answer, or anything that takes no place in a stream."""
+        if self.state is not State.CLOSED:
+            self.transport.write_frames(encode_text_frame(codec.encode(event)))
+
+    # --- catching up -------------------------------------------------------------------------------
+
+    def begin_to_catch_up(self) -> dict[str, int]:
+        """Hold live events from now on; returns the places to read from (see `lag`)."""
+        self.state = State.CATCHING_UP
+        if self.held is None:
+            self.held = []
+        lag, self.lag = self.lag, {}
+        return lag
+
+    def take_ack(self, conversation: str, rev: int) -> frames.Ack | None:
+        """The ack that stands for this change, if it is still to be sent."""
+        if self.acks is not None:
+            ack = self.acks.pop((conversation, rev), None)
+            if ack is not None:
+                return ack
+        for index, (held_conversation, held_rev, _, ack) in enumerate(self.held or ()):
+            if ack is not None and held_rev == rev and held_conversation == conversation:
+                del self.held[index]  # type: ignore[union-attr] - enumerated just now
+                return ack
+        return None
+
+    def go_live(self, cursors: dict[str, int]) -> None:
+        """Send what was held and lies after `cursors`, then go on live. `lag` must be empty."""
+        held, self.held = self.held or [], None
+        self.state = State.LIVE
+        for conversation, rev, frame, ack in held:
+            if ack is not None:
+                if rev <= cursors.get(conversation, 0):
+                    ack.duplicate = True
+                self.answer(ack)
+            elif not conversation or rev > cursors.get(conversation, 0):
+                self.transport.write_frames(frame)
+        for ack in (self.acks or {}).values():
+            # What it stood for has been superseded, and the stream has the newer state.
+            ack.duplicate = True
+            self.answer(ack)
+        self.acks = None
+
+    # --- inner -------------------------------------------------------------------------------------
+
+    def _has(self, conversation: str, rev: int) -> bool:
+        """Whether a socket that read ahead of the hub has this change; forgets the mark once it is passed."""
+        ahead = self.skip.get(conversation)
+        if ahead is None:
+            return False
+        if rev >= ahead:
+            del self.skip[conversation]
+        return rev <= ahead
+
+    def _note(self, conversation: str, rev: int) -> None:
+        if conversation not in self.lag:
+            self.lag[conversation] = max(rev - 1, self.skip.pop(conversation, 0))
+
+    def _keep_ack(self, conversation: str, rev: int, ack: frames.Ack) -> None:
+        if self.acks is None:
+            self.acks = {}
+        self.acks[conversation, rev] = ack
+
+    def _hold(self, entry: Held) -> None:
+        if self.held is None:
+            self.held = []
+        self.held.append(entry)
+        if len(self.held) > HELD_FRAMES:
+            held, self.held = self.held, []
+            for conversation, rev, _, ack in held:
+                if conversation:
+                    self._note(conversation, rev)
+                    if ack is not None:
+                        self._keep_ack(conversation, rev, ack)
+
+    def _begin_to_lag(self) -> None:
+        self.state = State.LAGGING
+        self.lagging_since = time.monotonic()
+        self.lagging_bytes = self.transport.buffered
+        self.lags()

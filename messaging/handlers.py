@@ -1,0 +1,301 @@
+"""The socket's commands of messaging, and the part that each server process keeps for them."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from django.conf import settings
+
+from chatbe.core import clock
+from chatbe.core.errors import ChatError, Conflict, NotFound, Unavailable
+from chatbe.hub import fanout
+from chatbe.hub.outbox import State
+from chatbe.wire import codec, frames
+from messaging import services, stream, sync, writer
+from messaging.services import MarkKey, Route
+from messaging.writer import Item, Verdict, Writer
+
+if TYPE_CHECKING:
+    from chatbe.hub.consumer import SocketConsumer
+    from chatbe.hub.node import Node
+
+logger = logging.getLogger("messaging.handlers")
+
+ROUTES = 100_000
+"""Remembered routes; when there are more, the older half is forgotten."""
+TYPING_SECONDS = 5.0
+
+
+class MessagingPart:
+    """The writer, the marks on their way, and who is typing (`chatbe.hub.registry.Part`)."""
+
+    def __init__(self) -> None:
+        self.handlers = {
+            frames.Send: self.on_send,
+            frames.Read: self.on_read,
+            frames.Delivered: self.on_delivered,
+            frames.Typing: self.on_typing,
+            frames.Sync: self.on_sync,
+        }
+        self._routes: dict[str | tuple[str, str], Route] = {}
+        self._marks: dict[MarkKey, tuple[int, int]] = {}
+        self._markers: dict[MarkKey, list[tuple[SocketConsumer, str | None]]] = {}
+        self._marking: asyncio.Task[None] | None = None
+        self._typing: dict[MarkKey, asyncio.TimerHandle] = {}
+
+    async def start(self, node: Node) -> None:
+        """Begin."""
+        self.node = node
+        self.writer = Writer(writer.backend(), policy=settings.CHATBE_MESSAGE_POLICY)
+        node.answer("store_message", self.store_message)
+
+    async def stop(self) -> None:
+        """Finish what was taken."""
+        await self.writer.stop()
+        if self._marking is not None:
+            await self._marking
+        for timer in self._typing.values():
+            timer.cancel()
+
+    async def connected(self, socket: SocketConsumer) -> None:
+        """Nothing is sent before the client's `sync`."""
+
+    def disconnected(self, socket: SocketConsumer) -> None:
+        """Nothing is kept per socket."""
+
+    def caught_up(self, socket: SocketConsumer) -> None:
+        """The marks were sent with the conversations."""
+
+    def bus_lost(self) -> None:
+        """The hub itself asks the database."""
+
+    # --- send --------------------------------------------------------------------------------------
+
+    def on_send(self, socket: SocketConsumer, frame: frames.Send) -> None:
+        """Queue a message; answered by an ack after its commit."""
+        socket.begin_command()
+        if socket.resolving is not None:
+            socket.resolving.append(frame)
+            return
+        route = self._routes.get(_target(socket, frame))
+        if route is not None:
+            self._submit(socket, frame, route)
+        else:
+            socket.resolving = deque([frame])
+            self.node.spawn(self._resolve(socket))
+
+    async def _resolve(self, socket: SocketConsumer) -> None:
+        """Find where waiting sends go, one after another, so that none overtakes an earlier one."""
+        waiting = socket.resolving
+        assert waiting is not None  # noqa: S101 - set by the caller
+        while waiting:
+            frame = waiting[0]
+            try:
+                route = await self._route(socket, frame)
+            except ChatError as error:
+                socket.refuse_with(frame.ref, error)
+                socket.end_command()
+            except Exception:
+                logger.exception("target cannot be found", extra={"connection": socket.connection})
+                socket.refuse_with(frame.ref, Unavailable())
+                socket.end_command()
+            else:
+                self._submit(socket, frame, route)
+            waiting.popleft()
+        socket.resolving = None
+
+    async def _route(self, socket: SocketConsumer, frame: frames.Send) -> Route:
+        key = _target(socket, frame)
+        route = self._routes.get(key)
+        if route is None:
+            if frame.to.conversation is not None:
+                route = await self.node.call(services.route_of, conversation=frame.to.conversation)
+            else:
+                route = await self.node.call(
+                    services.route_to_user, user=socket.identity.user_id, username=frame.to.username or ""
+                )
+            if len(self._routes) >= ROUTES:
+                self._routes = dict(list(self._routes.items())[ROUTES // 2 :])
+            self._routes[key] = self._routes[route.conversation] = route
+        return route
+
+    def _submit(self, socket: SocketConsumer, frame: frames.Send, route: Route) -> None:
+        item = services.new_item(
+            route=route,
+            sender=socket.user_key,
+            client_id=str(frame.client_id),
+            body=frame.body,
+            reply_to=frame.reply_to,
+        )
+        try:
+            self.writer.submit(item, partial(self._stored, socket, frame.ref, item, route))
+        except Unavailable as error:
+            socket.refuse_with(frame.ref, error)
+            socket.end_command()
+
+    def _stored(
+        self, socket: SocketConsumer, ref: str | None, item: Item, route: Route, verdict: Verdict | None
+    ) -> None:
+        """The writer's verdict on a socket's message."""
+        if verdict is None:
+            socket.refuse_with(ref, Unavailable())
+        elif verdict.code == "ok":
+            message = services.announcement(item, verdict, socket.identity.username)
+            ack = frames.Ack(
+                ref, item.conversation, verdict.seq, verdict.rev, item.id, item.client_id, message.created_at, False
+            )
+            self._announce(route, message, ack, socket.connection)
+        elif verdict.code == "repeat":
+            assert verdict.created_at is not None  # noqa: S101 - a repeat has it
+            socket.answer(
+                frames.Ack(
+                    ref, verdict.conversation, verdict.seq, verdict.rev, verdict.id, item.client_id,
+                    clock.timestamp(verdict.created_at), True,
+                )
+            )  # fmt: skip
+        else:
+            socket.refuse_with(ref, services.REFUSALS[verdict.code]())
+        socket.end_command()
+
+    def _announce(
+        self, route: Route, message: frames.MessageObject, ack: frames.Ack | None = None, origin: str = ""
+    ) -> None:
+        """Give a committed message to everyone; its origin gets the ack in its place."""
+        users = route.users
+        envelope: fanout.Envelope = {
+            "type": "hub.fanout", "k": "c", "c": message.conversation, "r": message.rev, "q": message.seq,
+            "d": codec.encode(frames.Message(message)), "u": users, "o": origin,
+        }  # fmt: skip
+        if users is None:
+            self.node.publish([fanout.conversation_group(message.conversation)], envelope, ack)
+        else:
+            groups = [fanout.user_group(users[0]), fanout.user_group(users[1])]
+            if message.seq == 1:
+                self.node.spawn(self._open(route, groups, envelope, ack))
+            else:
+                self.node.publish(groups, envelope, ack)
+
+    async def _open(
+        self, route: Route, groups: list[str], envelope: fanout.Envelope, ack: frames.Ack | None
+    ) -> None:
+        """The first message of a direct conversation follows its `conversation` event."""
+        try:
+            await self.node.call(services.publish_opening, route)
+        except Unavailable:
+            logger.warning("opening not announced", extra={"conversation": route.conversation})
+        self.node.publish(groups, envelope, ack)
+
+    def store_message(
+        self, done: concurrent.futures.Future[Verdict | None], item: Item, route: Route, username: str
+    ) -> None:
+        """Store a message for a thread that waits on `done`, and tell everyone; on the loop."""
+
+        def stored(verdict: Verdict | None) -> None:
+            if verdict is not None and verdict.code == "ok":
+                self._announce(route, services.announcement(item, verdict, username))
+            done.set_result(verdict)
+
+        self.writer.submit(item, stored)
+
+    # --- marks -------------------------------------------------------------------------------------
+
+    def on_read(self, socket: SocketConsumer, frame: frames.Read) -> None:
+        """Move the read mark."""
+        self._mark(socket, frame, (frame.seq, 0))
+
+    def on_delivered(self, socket: SocketConsumer, frame: frames.Delivered) -> None:
+        """Move the delivered mark."""
+        self._mark(socket, frame, (0, frame.seq))
+
+    def _mark(
+        self, socket: SocketConsumer, frame: frames.Read | frames.Delivered, move: tuple[int, int]
+    ) -> None:
+        key = (str(frame.conversation), socket.user_key)
+        before = self._marks.get(key, (0, 0))
+        self._marks[key] = (max(before[0], move[0]), max(before[1], move[1]))
+        markers = self._markers.setdefault(key, [])
+        if len(markers) < 16:
+            markers.append((socket, frame.ref))
+        if self._marking is None:
+            self._marking = self.node.spawn(self._move_marks())
+
+    async def _move_marks(self) -> None:
+        """Write the marks that have gathered while the last ones were written."""
+        try:
+            while self._marks:
+                moves, self._marks = self._marks, {}
+                markers, self._markers = self._markers, {}
+                try:
+                    moved = await self.node.call(services.marks_move, moves=moves)
+                except Unavailable as error:
+                    for waiting in markers.values():
+                        for socket, ref in waiting:
+                            socket.refuse_with(ref, error)
+                    continue
+                for key, mark in moved.items():
+                    if mark is not None:
+                        origins = {socket.connection for socket, _ in markers[key]}
+                        services.publish_marks([mark], leave_out=origins.pop() if len(origins) == 1 else "")
+                        continue
+                    for socket, ref in markers[key]:
+                        socket.refuse_with(ref, NotFound("There is no such conversation, or none that you may see."))
+        finally:
+            self._marking = None
+
+    # --- typing ------------------------------------------------------------------------------------
+
+    def on_typing(self, socket: SocketConsumer, frame: frames.Typing) -> None:
+        """Tell the others; repeated signs only keep it alive."""
+        key = (str(frame.conversation), socket.user_key)
+        timer = self._typing.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+        if frame.on:
+            self._typing[key] = self.node.loop.call_later(TYPING_SECONDS, self._typing_ends, key, socket)
+        if (timer is None) == frame.on:
+            self.node.spawn(self._tell_typing(socket, frame))
+
+    def _typing_ends(self, key: MarkKey, socket: SocketConsumer) -> None:
+        if self._typing.pop(key, None) is not None:
+            self.node.spawn(self._tell_typing(socket, frames.Typing(UUID(key[0]), False)))
+
+    async def _tell_typing(self, socket: SocketConsumer, frame: frames.Typing) -> None:
+        try:
+            audience = await self.node.call(
+                stream.typing_audience, user=socket.identity.user_id, conversation=frame.conversation
+            )
+        except ChatError as error:
+            timer = self._typing.pop((str(frame.conversation), socket.user_key), None)
+            if timer is not None:
+                timer.cancel()
+            socket.refuse_with(frame.ref, error)
+            return
+        event = frames.TypingEvent(str(frame.conversation), socket.identity.username, frame.on)
+        if audience is None:
+            fanout.to_members(str(frame.conversation), event, leave_out=socket.user_key)
+        else:
+            fanout.to_users(audience, event, in_stream=True)
+
+    # --- sync --------------------------------------------------------------------------------------
+
+    def on_sync(self, socket: SocketConsumer, frame: frames.Sync) -> None:
+        """Begin the stream; once per socket."""
+        if socket.state is not State.WAITING:
+            raise Conflict("A socket syncs once.")
+        socket.begin_command()
+        self.node.spawn(sync.start(socket, frame))
+
+
+def _target(socket: SocketConsumer, frame: frames.Send) -> str | tuple[str, str]:
+    """What a send names, as the key of its route."""
+    if frame.to.conversation is not None:
+        return str(frame.to.conversation)
+    return (socket.user_key, (frame.to.username or "").lower())
+
+

@@ -1,0 +1,311 @@
+"""Writes of messaging. Blocking, keyword-only; publish after the commit.
+
+Messages go through the node's writer where a server runs in this process, else straight
+through a backend; either way it is the same batch (see `messaging.writer`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+import uuid_utils
+from django.conf import settings
+from django.db import IntegrityError, connection, transaction
+
+from accounts import selectors as accounts
+from accounts.models import Block, User
+from chatbe.core import clock
+from chatbe.core.errors import (
+    Blocked,
+    ChatError,
+    Forbidden,
+    Invalid,
+    NotAContact,
+    NotFound,
+    Suspended,
+    Unavailable,
+)
+from chatbe.hub import fanout
+from chatbe.hub import node as nodes
+from chatbe.wire import codec, frames
+from messaging import selectors, writer
+from messaging.models import Conversation, Membership, Message, pair_key
+from messaging.writer import Item, Verdict
+from messaging.writer.postgres import call as call_postgres
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a conversation's events go. Never changes, so it may be remembered."""
+
+    conversation: str
+    users: tuple[str, str] | None
+    """The two users of a direct conversation; None for a group."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A stored message; `duplicate` when it was stored before, by the same `client_id`."""
+
+    message: frames.MessageObject
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A member's marks after a move; `route` says who is told."""
+
+    route: Route
+    user: str
+    username: str
+    read: int
+    delivered: int
+
+
+REFUSALS: dict[str, type[ChatError]] = {
+    error.code: error for error in (NotFound, Suspended, Blocked, NotAContact, Forbidden, Invalid)
+}
+
+
+# --- conversations ---------------------------------------------------------------------------------
+
+
+def conversation_direct(*, user: User, username: str) -> tuple[Conversation, bool]:
+    """Get or make the direct conversation with someone; returns it and whether it was made.
+
+    In a short transaction of its own; empty, it is in nobody's list. Raises `NotFound`, `Invalid`.
+    """
+    peer = User.objects.filter(username=username.lower(), is_active=True).first()
+    if peer is None:
+        raise NotFound("There is no user of this name.")
+    if peer.pk == user.pk:
+        raise Invalid("A direct conversation has two people.")
+    pair = pair_key(user.pk, peer.pk)
+    found = Conversation.objects.filter(pair=pair).first()
+    if found is not None:
+        return found, False
+    try:
+        with transaction.atomic():
+            made = Conversation.objects.create(kind=Conversation.Kind.DIRECT, pair=pair)
+            Membership.objects.bulk_create([Membership(conversation=made, user=member) for member in (user, peer)])
+    except IntegrityError:
+        # Both wrote first at the same moment.
+        return Conversation.objects.get(pair=pair), False
+    return made, True
+
+
+def route_to_user(*, user: User | UUID, username: str) -> Route:
+    """The route to a person, made if need be. Raises what would refuse a first message, and then makes nothing."""
+    sender = user if isinstance(user, User) else User.objects.get(pk=user)
+    peer = User.objects.filter(username=username.lower(), is_active=True).first()
+    if peer is None:
+        raise NotFound("There is no user of this name.")
+    if not Conversation.objects.filter(pair=pair_key(sender.pk, peer.pk)).exists():
+        _judge_first_message(sender, peer)
+    conversation, _ = conversation_direct(user=sender, username=peer.username)
+    return _route(conversation)
+
+
+def route_of(*, conversation: UUID) -> Route:
+    """The route of a conversation; says nothing about who may use it. Raises `NotFound`."""
+    found = Conversation.objects.filter(pk=conversation).first()
+    if found is None:
+        raise NotFound("There is no such conversation, or none that you may see.")
+    return _route(found)
+
+
+def _route(conversation: Conversation) -> Route:
+    users = None
+    if conversation.pair:
+        low, high = conversation.pair.split(":")
+        users = (str(UUID(low)), str(UUID(high)))
+    return Route(str(conversation.pk), users)
+
+
+def _judge_first_message(sender: User, peer: User) -> None:
+    """The writer's checks for a conversation that does not exist yet."""
+    if sender.suspended(now=clock.now()):
+        raise Suspended
+    if Block.objects.filter(blocker=peer, blocked=sender).exists():
+        raise Blocked
+    policy = settings.CHATBE_MESSAGE_POLICY
+    if policy == "everyone":
+        return
+    if not accounts.contact_exists(owner=sender.pk, target=peer.pk):
+        raise NotAContact
+    if policy == "mutual" and not accounts.contact_exists(owner=peer.pk, target=sender.pk):
+        raise NotAContact
+
+
+# --- messages --------------------------------------------------------------------------------------
+
+
+def new_item(*, route: Route, sender: str, client_id: str, body: str, reply_to: int | None) -> Item:
+    """A message for the writer, with an id of its own."""
+    return Item(str(uuid_utils.uuid7()), route.conversation, sender, client_id, body, reply_to)
+
+
+def message_send(
+    *,
+    sender: User,
+    conversation: UUID | None = None,
+    username: str | None = None,
+    client_id: UUID | None = None,
+    body: str,
+    reply_to: int | None = None,
+) -> Sent:
+    """Store a message and tell everyone, exactly as the `send` frame does.
+
+    To a `conversation` or, directly, to a `username`. Raises the `ChatError` that refuses it;
+    after `Unavailable` the commit may be unknown.
+    """
+    if username is not None:
+        route = route_to_user(user=sender, username=username)
+    elif conversation is not None:
+        route = route_of(conversation=conversation)
+    else:
+        raise Invalid("Say where the message goes.")
+    item = new_item(
+        route=route, sender=str(sender.pk), client_id=str(client_id or uuid4()), body=body, reply_to=reply_to
+    )
+    verdict = _store(item, route, sender.username)
+    if verdict.code in REFUSALS:
+        raise REFUSALS[verdict.code]
+    stored = Message.objects.values_list(*selectors.MESSAGE_FIELDS).get(pk=verdict.id)
+    return Sent(selectors.message_from_row(stored), verdict.code == "repeat")
+
+
+def _store(item: Item, route: Route, username: str) -> Verdict:
+    """Through the node's writer, or directly where no node runs."""
+    node = nodes.current()
+    if node is not None:
+        # The part's module knows these services; it is found by the node.
+        verdict = node.ask("store_message", item, route, username).result(settings.CHATBE_SEND_DEADLINE + 5)
+    else:
+        verdict = _store_here(item)
+        if verdict is not None and verdict.code == "ok":
+            announced = announcement(item, verdict, username)
+            transaction.on_commit(lambda: publish_message(route, announced))
+    if verdict is None:
+        raise Unavailable
+    return verdict
+
+
+def _store_here(item: Item) -> Verdict | None:
+    if connection.vendor == "postgresql" and connection.in_atomic_block:
+        # A part of the caller's transaction.
+        return call_postgres(
+            connection.connection, [item], now=clock.now(), policy=settings.CHATBE_MESSAGE_POLICY, wait=True
+        )[0]
+    store = writer.backend()
+    verdict = writer.settle(store, [item], policy=settings.CHATBE_MESSAGE_POLICY, wait=True)[0]
+    if connection.vendor == "postgresql":
+        store.close()
+    return verdict
+
+
+def announcement(item: Item, verdict: Verdict, username: str) -> frames.MessageObject:
+    """The message object of a verdict `ok`."""
+    assert verdict.created_at is not None  # noqa: S101 - an `ok` has it
+    return frames.MessageObject(
+        id=item.id,
+        conversation=item.conversation,
+        seq=verdict.seq,
+        rev=verdict.rev,
+        kind="text",
+        sender=username,
+        body=item.body,
+        client_id=item.client_id,
+        reply_to=item.reply_to,
+        reactions={},
+        created_at=clock.timestamp(verdict.created_at),
+        edited_at=None,
+        deleted_at=None,
+    )
+
+
+def publish_message(route: Route, message: frames.MessageObject) -> None:
+    """Tell everyone of a committed message, from a process without a node."""
+    if message.seq == 1 and route.users is not None:
+        publish_opening(route)
+    fanout.change(
+        route.conversation,
+        rev=message.rev,
+        seq=message.seq,
+        event=codec.encode(frames.Message(message)),
+        users=route.users,
+    )
+
+
+def publish_opening(route: Route) -> None:
+    """A direct conversation becomes visible with its first message: both get its `conversation` event before it."""
+    state = selectors.conversation_objects([UUID(route.conversation)]).get(UUID(route.conversation))
+    if state is not None and route.users is not None:
+        state.rev = state.last_seq = 0
+        fanout.to_users((UUID(user) for user in route.users), frames.Conversation(state), in_stream=True)
+
+
+# --- marks -----------------------------------------------------------------------------------------
+
+
+MarkKey = tuple[str, str]
+"""Conversation and user."""
+
+
+def marks_move(*, moves: dict[MarkKey, tuple[int, int]]) -> dict[MarkKey, Mark | None]:
+    """Move read and delivered marks, many at once: never back, at most to the last seq.
+
+    `moves` maps to (read, delivered), 0 for none; what was read was delivered. Returns, for those
+    that moved, the new marks; None for those who are not members.
+    """
+    result: dict[MarkKey, Mark | None] = dict.fromkeys(moves)
+    with transaction.atomic():
+        rows = (
+            Membership.objects.select_for_update(of=("self",), no_key=True)
+            .select_related("conversation", "user")
+            .filter(
+                conversation__in={conversation for conversation, _ in moves},
+                user__in={user for _, user in moves},
+                active=True,
+            )
+            .order_by("conversation_id", "user_id")
+        )
+        moved = []
+        for row in rows:
+            key = (str(row.conversation_id), str(row.user_id))
+            if key not in moves:
+                continue
+            del result[key]
+            read, delivered = (min(seq, row.conversation.last_seq) for seq in moves[key])
+            delivered = max(delivered, read)
+            if read > row.read_seq or delivered > row.delivered_seq:
+                row.read_seq = max(row.read_seq, read)
+                row.delivered_seq = max(row.delivered_seq, delivered)
+                moved.append(row)
+                result[key] = Mark(_route(row.conversation), key[1], row.user.username, row.read_seq, row.delivered_seq)
+        if moved:
+            Membership.objects.bulk_update(moved, ["read_seq", "delivered_seq"])
+    return result
+
+
+def mark_read(*, user: User, conversation: UUID, seq: int) -> None:
+    """Move one's read mark and tell the others and one's other devices. Raises `NotFound`."""
+    key = (str(conversation), str(user.pk))
+    result = marks_move(moves={key: (seq, 0)})
+    if key in result:
+        mark = result[key]
+        if mark is None:
+            raise NotFound("There is no such conversation, or none that you may see.")
+        transaction.on_commit(lambda: publish_marks([mark]))
+
+
+def publish_marks(marks: Iterable[Mark], *, leave_out: str = "") -> None:
+    """Tell of moved marks."""
+    for mark in marks:
+        event = frames.Receipt(mark.route.conversation, mark.username, mark.read, mark.delivered)
+        if mark.route.users is not None:
+            fanout.to_users((UUID(user) for user in mark.route.users), event, leave_out=leave_out, in_stream=True)
+        else:
+            fanout.to_members(mark.route.conversation, event)

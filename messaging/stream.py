@@ -1,0 +1,279 @@
+"""Conversations read by rev: for `sync`, for the gaps that the hub finds, and for `changes`.
+
+Two statements are enough: first the head of each conversation, then the rows with
+after < rev ≤ head. A message that changes between the two has left that range for a higher rev,
+and is read from there in the next round; so a page never shows a change and skips an older one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.db import connection
+
+from accounts import selectors as accounts
+from chatbe.core import clock
+from chatbe.core.errors import NotFound
+from chatbe.hub.hub import Change, Gap
+from chatbe.wire import codec, frames
+from chatbe.wire.websocket import encode_text_frame
+from messaging import selectors
+from messaging.models import Conversation, Epoch, Membership
+
+if TYPE_CHECKING:
+    from chatbe.hub.consumer import SocketConsumer
+
+GAP_ROWS = 500
+
+
+@dataclass(slots=True)
+class Stream:
+    """One member's view of a conversation: where it stands, and what of it is theirs."""
+
+    conversation: str
+    direct: bool
+    head: int
+    state_rev: int
+    hidden_to: int
+    begins: int
+    """The rev before the first that the member may see."""
+    active: bool
+
+
+@dataclass(slots=True)
+class Wanted:
+    """A part of a conversation to read: the revs after `after` up to `head`, messages after `hidden_to`."""
+
+    conversation: str
+    after: int
+    head: int
+    state_rev: int
+    hidden_to: int
+
+
+@dataclass(slots=True)
+class Piece:
+    """One event of a conversation, in rising rev."""
+
+    conversation: str
+    rev: int
+    seq: int
+    event: frames.Event
+
+
+def streams_of(user: UUID) -> list[Stream]:
+    """Every conversation that the user is or was a member of, with its head; one statement."""
+    rows = (
+        Membership.objects.filter(user=user)
+        .order_by("conversation_id")
+        .values_list(
+            "conversation_id",
+            "conversation__kind",
+            "conversation__head_rev",
+            "conversation__state_rev",
+            "joined_seq",
+            "joined_rev",
+            "active",
+        )
+    )
+    return [
+        Stream(str(conversation), kind == Conversation.Kind.DIRECT, head, state, hidden, max(joined - 1, 0), active)
+        for conversation, kind, head, state, hidden, joined, active in rows
+    ]
+
+
+def heads(conversations: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Head rev and state rev of each conversation that exists."""
+    rows = Conversation.objects.filter(id__in=conversations).values_list("id", "head_rev", "state_rev")
+    return {str(conversation): (head, state) for conversation, head, state in rows}
+
+
+def read(wanted: Sequence[Wanted], *, limit: int) -> tuple[list[Piece], dict[str, int]]:
+    """The events of several conversations, at most about `limit` from each, and where each reading ended.
+
+    Pieces of one conversation come together and in rising rev. A cursor that is below the wanted
+    head says that there is more.
+    """
+    pieces: list[Piece] = []
+    cursors = {want.conversation: want.head for want in wanted}
+    rows_of: dict[str, list[frames.MessageObject]] = {}
+    for message in _messages(wanted, limit):
+        rows_of.setdefault(message.conversation, []).append(message)
+    changed = [want for want in wanted if want.after < want.state_rev <= want.head]
+    states = selectors.conversation_objects([UUID(want.conversation) for want in changed]) if changed else {}
+    for want in wanted:
+        rows = rows_of.get(want.conversation, [])
+        if len(rows) >= limit:
+            cursors[want.conversation] = rows[-1].rev
+        state = states.get(UUID(want.conversation)) if states else None
+        if state is not None and not want.after < want.state_rev <= cursors[want.conversation]:
+            state = None
+        for message in rows:
+            if state is not None and want.state_rev < message.rev:
+                pieces.append(_state_piece(want, state))
+                state = None
+            if message.seq > want.hidden_to:
+                pieces.append(Piece(want.conversation, message.rev, message.seq, frames.Message(message)))
+        if state is not None:
+            pieces.append(_state_piece(want, state))
+    return pieces, cursors
+
+
+def _state_piece(want: Wanted, state: frames.ConversationObject) -> Piece:
+    """The conversation's latest state, at its own place in the stream."""
+    state.rev = want.state_rev
+    return Piece(want.conversation, want.state_rev, 0, frames.Conversation(state))
+
+
+COLUMNS = """
+    m.{id}, m.{conversation}, m.seq, m.rev, m.kind, u.username, m.body, m.{client_id}, m.reply_to,
+    m.created_at, m.edited_at, m.deleted_at"""
+
+POSTGRES = f"""
+    SELECT {COLUMNS.format(id="id::text", conversation="conversation_id::text", client_id="client_id::text")}
+      FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[]) WITH ORDINALITY AS w(id, after, head, place)
+     CROSS JOIN LATERAL (
+           SELECT * FROM messaging_message x
+            WHERE x.conversation_id = w.id AND x.rev > w.after AND x.rev <= w.head ORDER BY x.rev LIMIT %s) m
+      LEFT JOIN accounts_user u ON u.id = m.sender_id
+     ORDER BY w.place, m.rev"""  # noqa: S608 - constants of this module
+
+SQLITE = f"""
+    SELECT {COLUMNS.format(id="id", conversation="conversation_id", client_id="client_id")}
+      FROM json_each(%s) w
+      JOIN messaging_message m ON m.id IN (
+           SELECT x.id FROM messaging_message x
+            WHERE x.conversation_id = json_extract(w.value, '$[0]') AND x.rev > json_extract(w.value, '$[1]')
+              AND x.rev <= json_extract(w.value, '$[2]') ORDER BY x.rev LIMIT %s)
+      LEFT JOIN accounts_user u ON u.id = m.sender_id
+     ORDER BY w.key, m.rev"""  # noqa: S608 - constants of this module
+
+
+def _messages(wanted: Sequence[Wanted], limit: int) -> Iterable[frames.MessageObject]:
+    """The message rows of every wanted part, part by part, in rising rev; one statement."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute(
+                POSTGRES,
+                [[w.conversation for w in wanted], [w.after for w in wanted], [w.head for w in wanted], limit],
+            )
+            return [message_from_columns(row) for row in cursor.fetchall()]
+        parts = json.dumps([[UUID(w.conversation).hex, w.after, w.head] for w in wanted])
+        cursor.execute(SQLITE, [parts, limit])
+        return [message_from_columns(_from_sqlite(row)) for row in cursor.fetchall()]
+
+
+def message_from_columns(row: tuple[Any, ...]) -> frames.MessageObject:
+    """The message object of one row of `COLUMNS`, ids as text."""
+    identity, conversation, seq, rev, kind, sender, body, client_id, reply_to, created, edited, deleted = row
+    return frames.MessageObject(
+        identity, conversation, seq, rev, kind, sender, body, client_id, reply_to, {},
+        clock.timestamp(created), clock.optional_timestamp(edited), clock.optional_timestamp(deleted),
+    )  # fmt: skip
+
+
+def _time_from_sqlite(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def _from_sqlite(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """SQLite keeps UUIDs as 32 hex digits and times as text."""
+    values = list(row)
+    for index in (0, 1, 7):
+        values[index] = str(UUID(values[index]))
+    for index in (9, 10, 11):
+        values[index] = _time_from_sqlite(values[index])
+    return tuple(values)
+
+
+def marks_of(*, user: UUID) -> dict[str, dict[str, tuple[int, int]]]:
+    """Every active member's (read, delivered) in the user's conversations that have begun; one statement."""
+    rows = (
+        Membership.objects.filter(
+            active=True,
+            conversation__head_rev__gt=0,
+            conversation__in=Membership.objects.filter(user=user, active=True).values("conversation"),
+        )
+        .order_by("conversation_id", "user_id")
+        .values_list("conversation_id", "user__username", "read_seq", "delivered_seq")
+    )
+    marks: dict[str, dict[str, tuple[int, int]]] = {}
+    for conversation, username, read_seq, delivered_seq in rows:
+        marks.setdefault(str(conversation), {})[username] = (read_seq, delivered_seq)
+    return marks
+
+
+def typing_audience(*, user: UUID, conversation: UUID) -> list[UUID] | None:
+    """Who is told that `user` types: the other of a direct conversation, nobody after a block, or None: the
+    members of a group. Raises `NotFound` for those who are not members."""
+    members = list(
+        Membership.objects.filter(conversation=conversation, active=True, conversation__kind=Conversation.Kind.DIRECT)
+        .values_list("user_id", flat=True)
+    )  # fmt: skip
+    if user in members:
+        others = [member for member in members if member != user]
+        return [other for other in others if not accounts.blocked_either_way(one=user, other=other)]
+    if not members and Membership.objects.filter(conversation=conversation, user=user, active=True).exists():
+        return None
+    raise NotFound("There is no such conversation, or none that you may see.")
+
+
+def changes(
+    *, user_id: UUID, conversation: UUID, since: int, limit: int
+) -> tuple[list[frames.Event], int, bool]:
+    """What changed in a conversation after `since`: events in rev order, the rev to go on from, and whether
+    there is more. Raises `NotFound` for those who are not members."""
+    row = (
+        Membership.objects.filter(user=user_id, conversation=conversation, active=True)
+        .values_list("conversation__head_rev", "conversation__state_rev", "joined_seq", "joined_rev")
+        .first()
+    )
+    if row is None:
+        raise NotFound
+    head, state_rev, hidden_to, joined_rev = row
+    since = max(since, joined_rev - 1, 0)
+    if since >= head:
+        return [], max(head, since), False
+    want = Wanted(str(conversation), since, head, state_rev, hidden_to)
+    pieces, cursors = read([want], limit=limit)
+    rev = cursors[str(conversation)]
+    return [piece.event for piece in pieces], rev, rev < head
+
+
+class DatabaseSource:
+    """The hub's reader of conversations (`chatbe.hub.hub.Source`)."""
+
+    def gap(self, conversation: str, after: int) -> Gap:
+        """The changes after a rev, as every member who may see all of it gets them."""
+        found = heads([conversation])
+        if conversation not in found:
+            return Gap([], after, complete=True)
+        head, state_rev = found[conversation]
+        if head <= after:
+            return Gap([], after, complete=True)
+        pieces, cursors = read([Wanted(conversation, after, head, state_rev, 0)], limit=GAP_ROWS)
+        changes = [
+            Change(piece.rev, piece.seq, encode_text_frame(codec.encode(piece.event))) for piece in pieces
+        ]
+        position = cursors[conversation]
+        return Gap(changes, position, complete=position == head)
+
+    def heads(self, conversations: list[str]) -> dict[str, int]:
+        """The head revs of those that exist."""
+        return {conversation: head for conversation, (head, _) in heads(conversations).items()}
+
+    async def catch_up(self, socket: SocketConsumer) -> None:
+        """Serve a socket that had lagged; see `messaging.sync`."""
+        from messaging import sync
+
+        await sync.catch_up(socket)
+
+
+def epoch() -> str:
+    """The name of this database's history."""
+    return Epoch.objects.values_list("value", flat=True).get()

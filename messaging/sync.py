@@ -1,0 +1,267 @@
+"""A socket's way from where its client was to the live stream.
+
+Live events are held from the first moment; the database is read after it. So the two overlap and
+never leave a gap: what was read and what was held are told apart by rev. The same way serves a
+socket that lagged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from chatbe.core.errors import ChatError, Unavailable
+from chatbe.hub import fanout
+from chatbe.hub.outbox import State
+from chatbe.wire import codec, frames
+from chatbe.wire.codes import CloseCode
+from chatbe.wire.websocket import encode_text_frame
+from messaging import selectors, stream
+from messaging.stream import Stream, Wanted
+
+if TYPE_CHECKING:
+    from chatbe.hub.consumer import SocketConsumer
+
+logger = logging.getLogger("messaging.sync")
+
+PAGE_CONVERSATIONS = 100
+PAGE_ROWS = 100
+STATES_AT_ONCE = 200
+MARKS_BYTES = 128 * 1024
+ATTEMPTS = 30
+"""Tries, a second apart, to serve a lagging socket from a database that is away; then it is closed with 1011."""
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What a sync sends before the rows: events of state, and where each conversation's reading starts."""
+
+    cursors: dict[str, int] = field(default_factory=dict)
+    wanted: list[Wanted] = field(default_factory=list)
+    opened: list[str] = field(default_factory=list)
+    current: list[str] = field(default_factory=list)
+    reset: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+
+class Gone(Exception):
+    """The socket was closed meanwhile."""
+
+
+async def start(socket: SocketConsumer, frame: frames.Sync) -> None:
+    """Begin a socket's stream as its client asked; never raises."""
+    try:
+        socket.begin_to_catch_up()
+        streams = await _follow(socket)
+        plan = _plan(streams, {str(key): rev for key, rev in frame.conversations.items()}, others=frame.others)
+        heads = {item.conversation: item.head for item in streams}
+        await _send_states(socket, plan, heads)
+        await _serve(socket, plan.wanted, plan.cursors)
+        socket.answer(frames.Synced(ref=frame.ref))
+        _go_live(socket, plan.cursors)
+    except Gone:
+        return
+    except ChatError as error:
+        # Part of the stream may be sent: the client comes back on a new socket and asks again.
+        socket.refuse_with(frame.ref, error)
+        socket.close(CloseCode.INTERNAL_ERROR)
+    finally:
+        socket.end_command()
+
+
+async def catch_up(socket: SocketConsumer) -> None:
+    """Serve a socket that had lagged and has drained; never raises."""
+    pending: dict[str, int] = {}
+    for _ in range(ATTEMPTS):
+        if socket.state is State.CLOSED:
+            return
+        try:
+            for conversation, rev in socket.begin_to_catch_up().items():
+                pending.setdefault(conversation, rev)
+            cursors = dict(pending)
+            wanted = await _wanted(socket, cursors)
+            await _serve(socket, wanted, cursors)
+            for part in socket.node.parts:
+                part.caught_up(socket)
+            _go_live(socket, cursors)
+        except Gone:
+            return
+        except Unavailable:
+            # What was sent meanwhile is sent again; the client keeps the highest rev per message.
+            await asyncio.sleep(1.0)
+        else:
+            return
+    socket.close(CloseCode.INTERNAL_ERROR)
+
+
+def _alive(socket: SocketConsumer) -> None:
+    if socket.state is State.CLOSED:
+        raise Gone
+
+
+async def _follow(socket: SocketConsumer) -> list[Stream]:
+    """Join the fan-out of every conversation of the user, then read where each stands."""
+    node, user = socket.node, socket.user
+    if not user.loaded and user.seen is None:
+        user.seen = {}
+    user_id = socket.identity.user_id
+    streams = await node.call(stream.streams_of, user_id)
+    joined = {topic.id for topic in user.topics}
+    groups = [item.conversation for item in streams if item.active and not item.direct and item.conversation not in joined]
+    if groups:
+        # Join before reading: the two must overlap.
+        await node.join([fanout.conversation_group(group) for group in groups])
+        streams = await node.call(stream.streams_of, user_id)
+    _alive(socket)
+    hub = node.hub
+    for item in streams:
+        if item.active:
+            topic = hub.follow(user, item.conversation, hidden_to=item.hidden_to, position=item.head)
+            if item.head > topic.position:
+                hub.note_head(item.conversation, item.head)
+    seen, user.seen, user.loaded = user.seen, None, True
+    for conversation, rev in (seen or {}).items():
+        hub.follow(user, conversation, hidden_to=0, position=0)
+        hub.note_head(conversation, rev)
+    return streams
+
+
+def _plan(streams: list[Stream], named: dict[str, int], *, others: str) -> _Plan:
+    """What to send of each conversation, by what the client has of it."""
+    plan = _Plan()
+    for item in streams:
+        rev = named.get(item.conversation)
+        if not item.active:
+            if rev is not None:
+                plan.left.append(item.conversation)
+            continue
+        start = item.head
+        if rev is None:
+            if others == "all":
+                start = item.begins
+                if start == 0 and item.direct and item.head:
+                    plan.opened.append(item.conversation)
+            elif item.head:
+                plan.current.append(item.conversation)
+        elif rev > item.head:
+            plan.reset.append(item.conversation)
+        else:
+            start = max(rev, item.begins)
+        plan.cursors[item.conversation] = start
+        if start < item.head:
+            plan.wanted.append(Wanted(item.conversation, start, item.head, item.state_rev, item.hidden_to))
+    return plan
+
+
+async def _send_states(socket: SocketConsumer, plan: _Plan, heads: dict[str, int]) -> None:
+    """The `conversation` events that stand before any row."""
+    kinds = [
+        *((conversation, "opened") for conversation in plan.opened),
+        *((conversation, "current") for conversation in plan.current),
+        *((conversation, "reset") for conversation in plan.reset),
+        *((conversation, "left") for conversation in plan.left),
+    ]
+    for first in range(0, len(kinds), STATES_AT_ONCE):
+        some = kinds[first : first + STATES_AT_ONCE]
+        objects = await socket.node.call(selectors.conversation_objects, [UUID(key) for key, _ in some])
+        await _write(socket, [
+            encode_text_frame(codec.encode(_state_event(objects[UUID(key)], kind, heads[key])))
+            for key, kind in some
+            if UUID(key) in objects
+        ])  # fmt: skip
+
+
+def _state_event(state: frames.ConversationObject, kind: str, head: int) -> frames.Conversation:
+    event = frames.Conversation(state)
+    # The event stands where the stream goes on from.
+    state.rev = 0 if kind == "opened" else head
+    if kind == "reset":
+        event.reset = True
+    elif kind == "left":
+        event.member = False
+    return event
+
+
+async def _wanted(socket: SocketConsumer, cursors: dict[str, int]) -> list[Wanted]:
+    """What there is to read after each cursor now."""
+    if not cursors:
+        return []
+    streams = await socket.node.call(stream.streams_of, socket.identity.user_id)
+    return [
+        Wanted(item.conversation, cursors[item.conversation], item.head, item.state_rev, item.hidden_to)
+        for item in streams
+        if item.active and item.conversation in cursors and item.head > cursors[item.conversation]
+    ]
+
+
+async def _serve(socket: SocketConsumer, wanted: list[Wanted], cursors: dict[str, int]) -> None:
+    """Send all that is wanted, page by page, then the marks; on return nothing is left to read.
+
+    `cursors` is moved to where the stream stands.
+    """
+    while True:
+        while wanted:
+            page, wanted = wanted[:PAGE_CONVERSATIONS], wanted[PAGE_CONVERSATIONS:]
+            pieces, ends = await socket.node.call(stream.read, page, limit=PAGE_ROWS)
+            await _write(socket, [_frame(socket, piece) for piece in pieces])
+            cursors.update(ends)
+            unfinished = [item for item in page if ends[item.conversation] < item.head]
+            for item in unfinished:
+                item.after = ends[item.conversation]
+            wanted = unfinished + wanted
+        if not socket.lag:
+            await _send_marks(socket)
+        if not socket.lag:
+            return
+        # Too much happened meanwhile to be held: read on from where holding was given up.
+        for conversation, rev in socket.begin_to_catch_up().items():
+            cursors.setdefault(conversation, rev)
+        wanted = await _wanted(socket, cursors)
+
+
+def _frame(socket: SocketConsumer, piece: stream.Piece) -> bytes:
+    """The event's frame, or that of the ack which stands for it on this socket."""
+    if socket.unanswered:
+        ack = socket.take_ack(piece.conversation, piece.rev)
+        if ack is not None:
+            return encode_text_frame(codec.encode(ack))
+    return encode_text_frame(codec.encode(piece.event))
+
+
+async def _send_marks(socket: SocketConsumer) -> None:
+    """Every member's marks in the user's conversations, in frames of a bounded size."""
+    marks = await socket.node.call(stream.marks_of, user=socket.identity.user_id)
+    chunk: dict[str, dict[str, tuple[int, int]]] = {}
+    size = 0
+    for conversation, members in marks.items():
+        chunk[conversation] = members
+        size += 50 + 60 * len(members)
+        if size > MARKS_BYTES:
+            await _write(socket, [encode_text_frame(codec.encode(frames.Marks(chunk)))])
+            chunk, size = {}, 0
+    await _write(socket, [encode_text_frame(codec.encode(frames.Marks(chunk)))])
+
+
+async def _write(socket: SocketConsumer, ready: list[bytes]) -> None:
+    """Write when the transport has room."""
+    _alive(socket)
+    if ready:
+        await socket.writable()
+        _alive(socket)
+        socket.transport.write_frames(b"".join(ready))
+
+
+def _go_live(socket: SocketConsumer, cursors: dict[str, int]) -> None:
+    """Join the hub's positions; in one turn of the loop, so that nothing slips between."""
+    _alive(socket)
+    hub = socket.node.hub
+    for conversation, rev in cursors.items():
+        topic = hub.topics.get(conversation)
+        if topic is not None and rev > topic.position:
+            # The database was ahead of the bus: the socket has these already.
+            socket.skip[conversation] = rev
+            hub.note_head(conversation, rev)
+    socket.go_live(cursors)
