@@ -68,7 +68,7 @@ class Migration(migrations.Migration):
                 ('sender', models.ForeignKey(db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='messages', to=settings.AUTH_USER_MODEL)),
             ],
             options={
-                'indexes': [models.Index(fields=['conversation', 'rev'], name='message_rev')],
+                'indexes': [models.Index(fields=['conversation', 'rev'], name='message_rev'), models.Index(condition=models.Q(('kind', 'system'), ('deleted_at__isnull', False), _connector='OR'), fields=['conversation', 'seq'], name='message_uncounted')],
                 'constraints': [models.UniqueConstraint(fields=('conversation', 'seq'), name='message_seq_unique'), models.UniqueConstraint(fields=('sender', 'client_id'), name='message_client_id_unique')],
             },
         ),
