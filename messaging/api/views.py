@@ -1,0 +1,320 @@
+"""`/v1/conversations` and what is below. Views parse, call and answer; no rules here."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final
+from uuid import UUID
+
+import msgspec
+from django.conf import settings
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, OpenApiTypes, extend_schema
+from rest_framework import generics, status
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.throttling import BaseThrottle
+
+from accounts.api.views import current_user, valid
+from chatbe.api import BucketThrottle, EmptySerializer, problem_responses
+from chatbe.core.errors import FieldError, Invalid
+from chatbe.structs import struct_response
+from chatbe.wire import frames
+from messaging import selectors, services, stream
+from messaging.api import paging, serializers
+from messaging.api.paging import Direction
+
+# --- answers ------------------------------------------------------------------------------------------------
+
+
+class Conversations(msgspec.Struct):
+    """A page of my conversations, the latest activity first."""
+
+    results: list[selectors.MyConversation]
+    next: str | None
+    previous: str | None
+
+
+class Messages(msgspec.Struct):
+    """A page of a history, in ascending seq. `next` leads to newer messages, `previous` to older ones."""
+
+    results: list[frames.MessageObject]
+    next: str | None
+    previous: str | None
+
+
+class Changes(msgspec.Struct):
+    """What changed after a rev, as events in rev order. Go on from `rev` while there is `more`."""
+
+    results: list[frames.Message | frames.Conversation]
+    rev: frames.Rev
+    more: bool
+
+
+# --- for OpenAPI --------------------------------------------------------------------------------------------
+
+_ID: Final = OpenApiParameter("conversation", OpenApiTypes.UUID, OpenApiParameter.PATH)
+_NUMBER: Final = {"type": "integer", "minimum": 0, "maximum": paging.GREATEST}
+_LIMIT: Final = OpenApiParameter(
+    "limit",
+    {"type": "integer", "minimum": 1, "maximum": paging.GREATEST, "default": paging.PAGE},
+    description=f"Results per page; more than {paging.MOST} gives that many.",
+)
+_MESSAGE_EXAMPLE: Final = {
+    "id": "0198c0de-0000-7000-8000-000000000020",
+    "conversation": "0198c0de-0000-7000-8000-000000000010",
+    "seq": 7,
+    "rev": 9,
+    "kind": "text",
+    "sender": "alice",
+    "body": "Shall we meet at noon?",
+    "client_id": "5c2f1f0e-6f0a-4c52-9a44-6c2a2f4e9d11",
+    "reply_to": None,
+    "reactions": {},
+    "created_at": "2026-01-31T12:00:00.000000Z",
+    "edited_at": None,
+    "deleted_at": None,
+}
+_CONVERSATION_EXAMPLE: Final = {
+    "id": "0198c0de-0000-7000-8000-000000000010",
+    "kind": "direct",
+    "title": None,
+    "rev": 9,
+    "last_seq": 7,
+    "member_count": 2,
+    "members": [{"username": "alice", "role": "member"}, {"username": "bob", "role": "member"}],
+    "created_at": "2026-01-30T08:00:00.000000Z",
+    "role": "member",
+    "unread": 1,
+    "read_seq": 6,
+    "delivered_seq": 7,
+    "muted_until": None,
+    "last_message": _MESSAGE_EXAMPLE,
+    "peer_read_seq": 7,
+    "peer_delivered_seq": 7,
+}
+
+
+class SendThrottle(BucketThrottle):
+    """As many messages as a socket may send."""
+
+    capacity = settings.CHATBE_FRAME_BURST
+    rate = settings.CHATBE_FRAME_RATE
+
+
+class OpenThrottle(BucketThrottle):
+    """Each new conversation is a row for ever."""
+
+    capacity = 100
+    rate = 1.0
+
+
+# --- views ----------------------------------------------------------------------------------------------------
+
+
+class ConversationsView(generics.GenericAPIView[Any]):
+    """My conversations."""
+
+    serializer_class = serializers.ConversationSerializer
+    pagination_class = None
+
+    def get_throttles(self) -> list[BaseThrottle]:
+        """Only making them is limited."""
+        return [OpenThrottle()] if self.request.method == "POST" else []
+
+    @extend_schema(
+        summary="List my conversations",
+        tags=["conversations"],
+        operation_id="conversations_list",
+        parameters=[_LIMIT, OpenApiParameter("cursor", OpenApiTypes.STR, description="From `next` or `previous`.")],
+        responses={200: Conversations},
+        examples=[
+            OpenApiExample(
+                "one", {"results": [_CONVERSATION_EXAMPLE], "next": None, "previous": None}, response_only=True
+            )
+        ],
+    )
+    def get(self, request: Request) -> Response:
+        """The latest activity first; direct ones once something was said. `next` leads to earlier activity."""
+        user, limit, cursor = current_user(request), paging.page_size(request), paging.cursor_decode(request)
+        match cursor:
+            case None:
+                page = selectors.conversation_page(user=user, limit=limit)
+            case (Direction.LATER, position):
+                page = selectors.conversation_page(user=user, later_than=position, limit=limit)
+            case (_, position):
+                page = selectors.conversation_page(user=user, earlier_than=position, limit=limit)
+        answer = Conversations(
+            page.conversations,
+            next=page.earlier and paging.link(request, cursor=paging.cursor_encode(Direction.EARLIER, page.earlier)),
+            previous=page.later and paging.link(request, cursor=paging.cursor_encode(Direction.LATER, page.later)),
+        )
+        return struct_response(answer)
+
+    @extend_schema(
+        summary="Get or make a conversation",
+        tags=["conversations"],
+        responses={
+            200: OpenApiResponse(selectors.MyConversation, description="It was there already."),
+            201: OpenApiResponse(selectors.MyConversation, description="Made."),
+            **problem_responses(404),
+        },
+        examples=[
+            OpenApiExample("with bob", {"kind": "direct", "username": "bob"}, request_only=True),
+            OpenApiExample("direct", _CONVERSATION_EXAMPLE, response_only=True, status_codes=["200", "201"]),
+        ],
+    )
+    def post(self, request: Request) -> Response:
+        """The direct conversation with someone, one per pair for ever. Empty, it is in nobody's list."""
+        user = current_user(request)
+        fields = valid(self.get_serializer(data=request.data))
+        conversation, created = services.conversation_direct(user=user, username=fields["username"])
+        return struct_response(
+            selectors.my_conversation(user=user, conversation=conversation.pk),
+            status.HTTP_201_CREATED if created else status.HTTP_200_OK,
+        )
+
+
+class ConversationView(generics.GenericAPIView[Any]):
+    """One of my conversations."""
+
+    serializer_class = EmptySerializer
+
+    @extend_schema(
+        summary="Read a conversation",
+        tags=["conversations"],
+        operation_id="conversations_retrieve",
+        parameters=[_ID],
+        responses={200: selectors.MyConversation},
+        examples=[OpenApiExample("direct", _CONVERSATION_EXAMPLE, response_only=True)],
+    )
+    def get(self, request: Request, conversation: UUID) -> Response:
+        """As in the list, with what is mine in it."""
+        return struct_response(selectors.my_conversation(user=current_user(request), conversation=conversation))
+
+
+class MessagesView(generics.GenericAPIView[Any]):
+    """The messages of a conversation."""
+
+    serializer_class = serializers.SendSerializer
+    pagination_class = None
+
+    def get_throttles(self) -> list[BaseThrottle]:
+        """Only sending is limited."""
+        return [SendThrottle()] if self.request.method == "POST" else []
+
+    @extend_schema(
+        summary="Read the history",
+        tags=["messages"],
+        operation_id="messages_list",
+        parameters=[
+            _ID,
+            OpenApiParameter("before", _NUMBER, description="Messages with a lower seq than this."),
+            OpenApiParameter("after", _NUMBER, description="Messages with a higher seq than this."),
+            _LIMIT,
+        ],
+        responses={200: Messages},
+        examples=[
+            OpenApiExample("one", {"results": [_MESSAGE_EXAMPLE], "next": None, "previous": None}, response_only=True)
+        ],
+    )
+    def get(self, request: Request, conversation: UUID) -> Response:
+        """By seq: after `after`, before `before`, or the newest. `next` leads to newer, `previous` to older ones."""
+        before, after = paging.whole_number(request, "before"), paging.whole_number(request, "after")
+        limit = paging.page_size(request)
+        if before is not None and after is not None:
+            raise Invalid(errors=(FieldError("before", "invalid", "Give `before` or `after`, not both."),))
+        membership = selectors.membership(user=current_user(request), conversation=conversation)
+        page = selectors.message_page(membership=membership, before=before, after=after, limit=limit)
+        answer = Messages(
+            page.messages,
+            next=None if page.newer is None else paging.link(request, after=page.newer, before=None),
+            previous=None if page.older is None else paging.link(request, before=page.older, after=None),
+        )
+        return struct_response(answer)
+
+    @extend_schema(
+        summary="Send a message",
+        tags=["messages"],
+        parameters=[_ID],
+        responses={
+            200: OpenApiResponse(frames.MessageObject, description="Stored before, by the same `client_id`."),
+            201: OpenApiResponse(frames.MessageObject, description="Stored."),
+            **problem_responses(
+                s403="`blocked`, `not_contact` or `suspended`.",
+                s404="There is no such conversation, or no message to reply to.",
+                s503="Perhaps stored, perhaps not: send again with the same `client_id`.",
+            ),
+        },
+        examples=[
+            OpenApiExample(
+                "a question",
+                {"client_id": _MESSAGE_EXAMPLE["client_id"], "body": _MESSAGE_EXAMPLE["body"]},
+                request_only=True,
+            ),
+            OpenApiExample("stored", _MESSAGE_EXAMPLE, response_only=True, status_codes=["200", "201"]),
+        ],
+    )
+    def post(self, request: Request, conversation: UUID) -> Response:
+        """The same path as the socket's `send` frame, for senders without a socket."""
+        fields = valid(self.get_serializer(data=request.data))
+        sent = services.message_send(
+            sender=current_user(request),
+            conversation=conversation,
+            client_id=fields["client_id"],
+            body=fields["body"],
+            reply_to=fields["reply_to"],
+        )
+        return struct_response(sent.message, status.HTTP_200_OK if sent.duplicate else status.HTTP_201_CREATED)
+
+
+class ChangesView(generics.GenericAPIView[Any]):
+    """What changed in a conversation."""
+
+    serializer_class = EmptySerializer
+    pagination_class = None
+
+    @extend_schema(
+        summary="Read what changed after a rev",
+        tags=["messages"],
+        operation_id="changes_list",
+        parameters=[
+            _ID,
+            OpenApiParameter("since", {**_NUMBER, "default": 0}, description="The rev that is known; 0: nothing is."),
+            _LIMIT,
+        ],
+        responses={200: Changes},
+        examples=[
+            OpenApiExample(
+                "one",
+                {"results": [{"type": "message", "message": _MESSAGE_EXAMPLE}], "rev": 9, "more": False},
+                response_only=True,
+            )
+        ],
+    )
+    def get(self, request: Request, conversation: UUID) -> Response:
+        """The same events as a socket's `sync` gives, in rev order; each changed thing once, in its latest state."""
+        events, rev, more = stream.changes(
+            user_id=current_user(request).pk,
+            conversation=conversation,
+            since=paging.whole_number(request, "since") or 0,
+            limit=paging.page_size(request),
+        )
+        return Response({"results": msgspec.to_builtins(events), "rev": rev, "more": more})
+
+
+class ReadView(generics.GenericAPIView[Any]):
+    """My read mark."""
+
+    serializer_class = serializers.ReadSerializer
+
+    @extend_schema(
+        summary="Move my read mark",
+        tags=["messages"],
+        parameters=[_ID],
+        responses={204: OpenApiResponse(description="Done; no body.")},
+        examples=[OpenApiExample("up to the seventh", {"seq": 7}, request_only=True)],
+    )
+    def put(self, request: Request, conversation: UUID) -> Response:
+        """Never back, at most to the last seq. The others and my other devices are told. Repeatable."""
+        fields = valid(self.get_serializer(data=request.data))
+        services.mark_read(user=current_user(request), conversation=conversation, seq=fields["seq"])
+        return Response(status=status.HTTP_204_NO_CONTENT)
