@@ -13,7 +13,7 @@ from rest_framework.response import Response
 _REFERENCE: Final = "#/components/schemas/{name}"
 
 
-class StructExtension(OpenApiSerializerExtension):
+class StructExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]  # its registration has no types
     """Lets `extend_schema(responses=…)` name a Struct."""
 
     target_class = "msgspec.Struct"
@@ -24,7 +24,7 @@ class StructExtension(OpenApiSerializerExtension):
         name: str = self.target.__name__
         return name
 
-    def get_identity(self, auto_schema: Any, direction: str) -> str:  # noqa: ARG002 - the framework's signature
+    def get_identity(self, auto_schema: Any, direction: str) -> str:
         """The name again, so that what is registered by reference is the same component."""
         return self.get_name(auto_schema, direction)
 
@@ -33,9 +33,8 @@ class StructExtension(OpenApiSerializerExtension):
         _, components = msgspec.json.schema_components([self.target], ref_template=_REFERENCE)
         own: dict[str, Any] = components.pop(self.target.__name__)
         for name, schema in components.items():
-            auto_schema.registry.register_on_missing(
-                ResolvedComponent(name=name, type=ResolvedComponent.SCHEMA, object=name, schema=_plain(schema))
-            )
+            component = ResolvedComponent(name, ResolvedComponent.SCHEMA, _plain(schema), name)  # type: ignore[no-untyped-call]  # the library's
+            auto_schema.registry.register_on_missing(component)
         return _plain(own)
 
 

@@ -41,8 +41,8 @@ class MyConversation(frames.ConversationObject):
     delivered_seq: int
     muted_until: frames.Time | None
     last_message: frames.MessageObject | None
-    peer_read_seq: int | None | UnsetType = UNSET
-    peer_delivered_seq: int | None | UnsetType = UNSET
+    peer_read_seq: int | UnsetType | None = UNSET
+    peer_delivered_seq: int | UnsetType | None = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class ConversationPage:
 
 @dataclass(frozen=True, slots=True)
 class MessagePage:
-    """A part of a history in ascending seq; `older` and `newer` are the seqs to page on from, None at an end."""
+    """A part of a history in ascending seq; `older` and `newer` are seqs to go on from, None at an end."""
 
     messages: list[frames.MessageObject]
     older: int | None
@@ -154,14 +154,21 @@ def conversation_objects(ids: Sequence[UUID]) -> dict[UUID, frames.ConversationO
     members = _members([row[0] for row in conversations])
     return {
         key: frames.ConversationObject(
-            str(key), kind, title, rev, last_seq, members[key].count, members[key].named, clock.timestamp(created)
+            str(key),
+            kind,
+            title,
+            rev,
+            last_seq,
+            members[key].count,
+            members[key].named,
+            clock.timestamp(created),
         )
         for key, kind, title, rev, last_seq, created in conversations
     }
 
 
 def my_conversation(*, user: User, conversation: UUID) -> MyConversation:
-    """One conversation with what is the user's. Raises `NotFound` for those who are not members. Three queries."""
+    """One conversation with what is the user's. Raises `NotFound` to who is not a member. Three queries."""
     found = list(_mine(user).filter(conversation=conversation))
     if not found:
         raise NotFound(NO_CONVERSATION)
@@ -176,7 +183,9 @@ def conversation_page(
     The page is the one just before `later_than` in the list, just after `earlier_than`, or the
     first. What becomes active while somebody pages moves to the list's beginning, and nothing else moves.
     """
-    listed = _mine(user).filter(Q(conversation__kind=Conversation.Kind.GROUP) | Q(conversation__last_seq__gt=0))
+    listed = _mine(user).filter(
+        Q(conversation__kind=Conversation.Kind.GROUP) | Q(conversation__last_seq__gt=0)
+    )
     if later_than is not None:
         rows = listed.filter(_beyond("gt", later_than)).order_by("conversation__active_at", "conversation_id")
     else:
@@ -203,7 +212,9 @@ def _mine(user: User) -> QuerySet[Membership]:
     """
     read = Greatest("read_seq", "joined_seq")
     uncounted = (
-        Message.objects.filter(UNCOUNTED, conversation=OuterRef("conversation_id"), seq__gt=OuterRef("read_to"))
+        Message.objects.filter(
+            UNCOUNTED, conversation=OuterRef("conversation_id"), seq__gt=OuterRef("read_to")
+        )
         .order_by()
         .values("conversation")
         .annotate(count=Count("*"))
@@ -280,7 +291,9 @@ def _members(ids: Sequence[UUID]) -> dict[UUID, _Members]:
         )
         .filter(place__lte=MEMBERS_NAMED)
         .order_by("conversation_id", "place")
-        .values_list("conversation_id", "total", "user__username", "role", "user_id", "read_seq", "delivered_seq")
+        .values_list(
+            "conversation_id", "total", "user__username", "role", "user_id", "read_seq", "delivered_seq"
+        )
     )
     for key, total, username, role, user, read, delivered in rows:
         entry = members[key]

@@ -34,7 +34,7 @@ class Direction(Enum):
 
 
 def whole_number(request: Request, name: str, *, least: int = 0) -> int | None:
-    """The query parameter as a number from `least` to `GREATEST`; None when it is not given. Raises `Invalid`."""
+    """The query parameter as a number from `least` to `GREATEST`; None without it. Raises `Invalid`."""
     text = request.query_params.get(name)
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""The shapes of messaging's requests. Answers are the Structs of `chatbe.wire.frames` and `messaging.selectors`.
+"""The shapes of messaging's requests. Answers are Structs of `chatbe.wire.frames` and `messaging.selectors`.
 
 The fields take what JSON calls a string or a number, and nothing that could be read as one.
 """
@@ -70,7 +70,8 @@ class SendSerializer(serializers.Serializer[Any]):
         required=False,
         allow_null=True,
         default=None,
-        help_text="Chosen by the sender: a second send with it stores nothing. Without it, a retry is a new message.",
+        help_text="Chosen by the sender: a second send with it stores nothing. "
+        "Without it, a retry is a new message.",
     )
     body = BodyField()
     reply_to = SeqField(required=False, allow_null=True, default=None, help_text="The seq that this answers.")

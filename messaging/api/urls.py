@@ -1,6 +1,5 @@
 """Paths below `/v1/`."""
 
-from typing import ClassVar
 from uuid import UUID
 
 from django.urls import path, register_converter
@@ -11,13 +10,13 @@ from messaging.api import views
 class IdConverter:
     """A UUID in either case (RFC 9562, section 4); what is none is no path."""
 
-    regex: ClassVar[str] = "[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
+    regex = "[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 
-    def to_python(self, value: str) -> UUID:
+    def to_python(self, value: str, /) -> UUID:
         """The id."""
         return UUID(value)
 
-    def to_url(self, value: UUID | str) -> str:
+    def to_url(self, value: UUID | str, /) -> str:
         """Its canonical form."""
         return str(value)
 

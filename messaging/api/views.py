@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 from django.conf import settings
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, OpenApiTypes, extend_schema
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema,
+)
 from rest_framework import generics, status
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -21,6 +27,7 @@ from chatbe.wire import frames
 from messaging import selectors, services, stream
 from messaging.api import paging, serializers
 from messaging.api.paging import Direction
+from messaging.selectors import Position
 
 # --- answers ------------------------------------------------------------------------------------------------
 
@@ -107,7 +114,14 @@ class OpenThrottle(BucketThrottle):
     rate = 1.0
 
 
-# --- views ----------------------------------------------------------------------------------------------------
+def _link(request: Request, direction: Direction, position: Position | None) -> str | None:
+    """The list's address from a position on; None at the list's end."""
+    if position is None:
+        return None
+    return paging.link(request, cursor=paging.cursor_encode(direction, position))
+
+
+# --- views --------------------------------------------------------------------------------------------------
 
 
 class ConversationsView(generics.GenericAPIView[Any]):
@@ -124,28 +138,31 @@ class ConversationsView(generics.GenericAPIView[Any]):
         summary="List my conversations",
         tags=["conversations"],
         operation_id="conversations_list",
-        parameters=[_LIMIT, OpenApiParameter("cursor", OpenApiTypes.STR, description="From `next` or `previous`.")],
+        parameters=[
+            _LIMIT,
+            OpenApiParameter("cursor", OpenApiTypes.STR, description="From `next` or `previous`."),
+        ],
         responses={200: Conversations},
         examples=[
             OpenApiExample(
-                "one", {"results": [_CONVERSATION_EXAMPLE], "next": None, "previous": None}, response_only=True
+                "one",
+                {"results": [_CONVERSATION_EXAMPLE], "next": None, "previous": None},
+                response_only=True,
             )
         ],
     )
     def get(self, request: Request) -> Response:
-        """The latest activity first; direct ones once something was said. `next` leads to earlier activity."""
+        """Latest activity first; direct ones once something was said. `next` leads to earlier activity."""
         user, limit, cursor = current_user(request), paging.page_size(request), paging.cursor_decode(request)
-        match cursor:
-            case None:
-                page = selectors.conversation_page(user=user, limit=limit)
-            case (Direction.LATER, position):
-                page = selectors.conversation_page(user=user, later_than=position, limit=limit)
-            case (_, position):
-                page = selectors.conversation_page(user=user, earlier_than=position, limit=limit)
+        position = cursor[1] if cursor is not None else None
+        if cursor is not None and cursor[0] is Direction.LATER:
+            page = selectors.conversation_page(user=user, later_than=position, limit=limit)
+        else:
+            page = selectors.conversation_page(user=user, earlier_than=position, limit=limit)
         answer = Conversations(
             page.conversations,
-            next=page.earlier and paging.link(request, cursor=paging.cursor_encode(Direction.EARLIER, page.earlier)),
-            previous=page.later and paging.link(request, cursor=paging.cursor_encode(Direction.LATER, page.later)),
+            next=_link(request, Direction.EARLIER, page.earlier),
+            previous=_link(request, Direction.LATER, page.later),
         )
         return struct_response(answer)
 
@@ -165,7 +182,7 @@ class ConversationsView(generics.GenericAPIView[Any]):
     def post(self, request: Request) -> Response:
         """The direct conversation with someone, one per pair for ever. Empty, it is in nobody's list."""
         user = current_user(request)
-        fields = valid(self.get_serializer(data=request.data))
+        fields = valid(serializers.ConversationSerializer(data=request.data))
         conversation, created = services.conversation_direct(user=user, username=fields["username"])
         return struct_response(
             selectors.my_conversation(user=user, conversation=conversation.pk),
@@ -188,7 +205,9 @@ class ConversationView(generics.GenericAPIView[Any]):
     )
     def get(self, request: Request, conversation: UUID) -> Response:
         """As in the list, with what is mine in it."""
-        return struct_response(selectors.my_conversation(user=current_user(request), conversation=conversation))
+        return struct_response(
+            selectors.my_conversation(user=current_user(request), conversation=conversation)
+        )
 
 
 class MessagesView(generics.GenericAPIView[Any]):
@@ -213,11 +232,13 @@ class MessagesView(generics.GenericAPIView[Any]):
         ],
         responses={200: Messages},
         examples=[
-            OpenApiExample("one", {"results": [_MESSAGE_EXAMPLE], "next": None, "previous": None}, response_only=True)
+            OpenApiExample(
+                "one", {"results": [_MESSAGE_EXAMPLE], "next": None, "previous": None}, response_only=True
+            )
         ],
     )
     def get(self, request: Request, conversation: UUID) -> Response:
-        """By seq: after `after`, before `before`, or the newest. `next` leads to newer, `previous` to older ones."""
+        """By seq: after `after`, before `before`, or the newest. `next` leads to newer ones."""
         before, after = paging.whole_number(request, "before"), paging.whole_number(request, "after")
         limit = paging.page_size(request)
         if before is not None and after is not None:
@@ -255,7 +276,7 @@ class MessagesView(generics.GenericAPIView[Any]):
     )
     def post(self, request: Request, conversation: UUID) -> Response:
         """The same path as the socket's `send` frame, for senders without a socket."""
-        fields = valid(self.get_serializer(data=request.data))
+        fields = valid(serializers.SendSerializer(data=request.data))
         sent = services.message_send(
             sender=current_user(request),
             conversation=conversation,
@@ -263,7 +284,9 @@ class MessagesView(generics.GenericAPIView[Any]):
             body=fields["body"],
             reply_to=fields["reply_to"],
         )
-        return struct_response(sent.message, status.HTTP_200_OK if sent.duplicate else status.HTTP_201_CREATED)
+        return struct_response(
+            sent.message, status.HTTP_200_OK if sent.duplicate else status.HTTP_201_CREATED
+        )
 
 
 class ChangesView(generics.GenericAPIView[Any]):
@@ -278,7 +301,9 @@ class ChangesView(generics.GenericAPIView[Any]):
         operation_id="changes_list",
         parameters=[
             _ID,
-            OpenApiParameter("since", {**_NUMBER, "default": 0}, description="The rev that is known; 0: nothing is."),
+            OpenApiParameter(
+                "since", {**_NUMBER, "default": 0}, description="The rev that is known; 0: nothing is."
+            ),
             _LIMIT,
         ],
         responses={200: Changes},
@@ -291,7 +316,7 @@ class ChangesView(generics.GenericAPIView[Any]):
         ],
     )
     def get(self, request: Request, conversation: UUID) -> Response:
-        """The same events as a socket's `sync` gives, in rev order; each changed thing once, in its latest state."""
+        """What a socket's `sync` gives, in rev order; each changed thing once, in its latest state."""
         events, rev, more = stream.changes(
             user_id=current_user(request).pk,
             conversation=conversation,
@@ -315,6 +340,6 @@ class ReadView(generics.GenericAPIView[Any]):
     )
     def put(self, request: Request, conversation: UUID) -> Response:
         """Never back, at most to the last seq. The others and my other devices are told. Repeatable."""
-        fields = valid(self.get_serializer(data=request.data))
+        fields = valid(serializers.ReadSerializer(data=request.data))
         services.mark_read(user=current_user(request), conversation=conversation, seq=fields["seq"])
         return Response(status=status.HTTP_204_NO_CONTENT)
