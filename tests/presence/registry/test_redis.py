@@ -1,0 +1,279 @@
+"""What only a Redis can do to the registry: lose its memory, restart, hang, be one of several."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+
+from presence.registry.base import Lease, PresenceUnavailable, Terms
+from presence.registry.redis import Host, RedisReader, RedisRegistry, place_of
+from tests.hub.redis_server import RedisServer
+from tests.presence.backends import TERMS, RedisBackend
+
+pytestmark = pytest.mark.asyncio
+
+ALICE, BOB = "alice", "bob"
+ON_ALICE = {"c1": Lease(ALICE, "s1")}
+ON_BOB = {"c2": Lease(BOB, "s2")}
+
+
+@pytest_asyncio.fixture
+async def first(redis_backend: RedisBackend) -> AsyncIterator[RedisRegistry]:
+    registry = redis_backend.registry()
+    yield registry
+    await registry.close()
+
+
+@pytest_asyncio.fixture
+async def second(redis_backend: RedisBackend) -> AsyncIterator[RedisRegistry]:
+    registry = redis_backend.registry()
+    yield registry
+    await registry.close()
+
+
+@pytest.fixture
+def own_server() -> Iterator[RedisServer]:
+    server = RedisServer()
+    yield server
+    server.close()
+
+
+async def answers(registry: RedisRegistry) -> None:
+    """Wait until the registry works again."""
+    while True:
+        try:
+            await registry.read([ALICE, BOB])
+        except PresenceUnavailable:
+            await asyncio.sleep(0.02)
+        else:
+            return
+
+
+async def test_an_emptied_redis_makes_nobody_offline(
+    redis_backend: RedisBackend, first: RedisRegistry, second: RedisRegistry
+) -> None:
+    await first.refresh(ON_ALICE)
+    await second.refresh(ON_BOB)
+    cursor = (await first.changed_since(None)).cursor
+    before = await first.read([ALICE, BOB])
+
+    redis_backend.lose_memory()
+
+    # Nothing can be said of anybody; the log is of no use.
+    assert await first.read([ALICE, BOB, "carol"]) == {}
+    assert not (await first.changed_since(cursor)).complete
+    assert await first.refresh(ON_ALICE) == {"c1"}
+    assert await first.sweep(10) == 0
+    statuses = await first.read([ALICE, BOB])
+    assert statuses[ALICE].online
+    assert statuses[ALICE].version > before[ALICE].version
+    assert BOB not in statuses
+
+    # The other process comes to it later, but within the lease.
+    redis_backend.age(TERMS.lease / 2)
+    assert await second.refresh(ON_BOB) == {"c2"}
+    assert set(await first.read([ALICE, BOB])) == {ALICE, BOB}
+    redis_backend.age(TERMS.lease / 2 + 1)
+    statuses = await first.read([ALICE, BOB, "carol"])
+    assert statuses[BOB].online
+    assert not statuses["carol"].online
+
+
+async def test_after_an_emptied_redis_who_does_not_come_back_is_offline_a_lease_later(
+    redis_backend: RedisBackend, first: RedisRegistry, second: RedisRegistry
+) -> None:
+    await first.refresh(ON_ALICE)
+    await second.refresh(ON_BOB)
+    await first.changed_since(None)
+    redis_backend.lose_memory()
+    assert BOB not in await first.read([BOB])
+    redis_backend.age(TERMS.lease + 1)
+    assert (await first.read([BOB]))[BOB] == (False, 0, None)
+
+
+async def test_a_new_redis_needs_no_waiting(redis_backend: RedisBackend, first: RedisRegistry) -> None:
+    assert not (await first.read([ALICE]))[ALICE].online
+    await first.connect(ALICE, "c1", "s1")
+    await first.disconnect(ALICE, "c1")
+    redis_backend.age(TERMS.grace + 1)
+    assert await first.sweep(10) == 1
+
+
+async def test_a_redis_restarted_from_its_disk_takes_no_lease_before_all_could_refresh(
+    redis_backend: RedisBackend, first: RedisRegistry
+) -> None:
+    await first.connect(ALICE, "c1", "s1")
+    await first.connect(BOB, "c2", "s2")
+    assert await first.sweep(10) == 0
+    cursor = (await first.changed_since(None)).cursor
+    # Down for longer than a lease; then it has the old leases, and a new run id.
+    redis_backend.age(TERMS.lease + 1)
+    for client in redis_backend.clients:
+        client.hset(f"{redis_backend.prefix}:presence:meta", "run", "another")
+    assert await first.sweep(10) == 0
+    assert (await first.read([ALICE]))[ALICE].online
+    assert not (await first.changed_since(cursor)).complete
+    assert await first.refresh(ON_ALICE) == set()
+    redis_backend.age(TERMS.lease - 1)
+    await first.refresh(ON_ALICE)
+    redis_backend.age(2)
+    assert await first.sweep(10) == 1
+    statuses = await first.read([ALICE, BOB])
+    assert (statuses[ALICE].online, statuses[BOB].online) == (True, False)
+
+
+async def test_a_restarted_redis_is_used_again(own_server: RedisServer) -> None:
+    registry = RedisRegistry([own_server.url], TERMS, prefix="test")
+    await registry.connect(ALICE, "c1", "s1")
+    own_server.kill()
+    with pytest.raises(PresenceUnavailable):
+        await registry.refresh(ON_ALICE)
+    # It has just failed, so it is not asked again at once.
+    started = time.monotonic()
+    with pytest.raises(PresenceUnavailable):
+        await registry.read([ALICE])
+    assert time.monotonic() - started < 0.1
+    own_server.start()
+    await answers(registry)
+    assert await registry.refresh(ON_ALICE) == {"c1"}
+    # A restart between two calls is not even noticed.
+    own_server.kill()
+    own_server.start()
+    assert await registry.refresh(ON_ALICE) == {"c1"}
+    await registry.close()
+
+
+async def test_a_redis_that_hangs_is_unavailable_within_the_timeout_for_all_who_wait(own_server: RedisServer) -> None:
+    registry = RedisRegistry([own_server.url], TERMS, prefix="test", timeout=0.3)
+    await registry.connect(ALICE, "c1", "s1")
+    own_server.pause()
+    started = time.monotonic()
+    waiting = [registry.connect(f"user{number}", f"c{number}", "s") for number in range(1000)]
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(result, PresenceUnavailable) for result in results)
+    assert time.monotonic() - started < 2.0
+    own_server.resume()
+    await answers(registry)
+    assert (await registry.read([ALICE]))[ALICE].online
+    await registry.close()
+
+
+async def test_scripts_that_redis_forgot_are_loaded_again_in_the_order_of_the_calls(
+    redis_backend: RedisBackend, first: RedisRegistry
+) -> None:
+    await first.connect(ALICE, "c1", "s1")
+    for client in redis_backend.clients:
+        client.script_flush()
+    await asyncio.gather(first.connect(ALICE, "c2", "s2"), first.disconnect(ALICE, "c2"), first.logout(ALICE, "s1"))
+    redis_backend.age(TERMS.grace + 1)
+    assert await first.sweep(10) == 1
+    assert not (await first.read([ALICE]))[ALICE].online
+
+
+async def test_a_cancelled_caller_harms_no_other(first: RedisRegistry) -> None:
+    waiting = [asyncio.ensure_future(first.connect(f"user{number}", f"c{number}", "s")) for number in range(20)]
+    await asyncio.sleep(0)
+    for task in waiting[::2]:
+        task.cancel()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert results[1::2] == [True] * 10
+    statuses = await first.read([f"user{number}" for number in range(20)])
+    assert all(status.online for status in statuses.values())
+
+
+async def test_a_refresh_of_any_number_of_leases_is_one_call_per_host(
+    redis_backend: RedisBackend, first: RedisRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leases = {f"c{number}": Lease(f"user{number}", "s") for number in range(3000)}
+    assert await first.refresh(leases) == set(leases)
+    calls = []
+    send = Host._send
+
+    async def counted(host: Host, commands: list[tuple[str | int, ...]]) -> list[object]:
+        calls.append(len(commands))
+        return await send(host, commands)
+
+    monkeypatch.setattr(Host, "_send", counted)
+    missing, _ = await asyncio.gather(first.refresh(leases), first.changed_since((await first.changed_since(None)).cursor))
+    assert missing == set()
+    # One for the argument above, and one each for everything else together.
+    assert len(calls) == 2 * len(redis_backend.clients)
+
+
+async def test_a_crowd_that_arrives_at_once_goes_in_few_writes(
+    first: RedisRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    send = Host._send
+
+    async def counted(host: Host, commands: list[tuple[str | int, ...]]) -> list[object]:
+        calls.append(len(commands))
+        return await send(host, commands)
+
+    monkeypatch.setattr(Host, "_send", counted)
+    made_online = await asyncio.gather(*(first.connect(f"user{number}", f"c{number}", "s") for number in range(2000)))
+    assert all(made_online)
+    assert len(calls) < 30
+
+
+async def test_one_of_two_hosts_is_enough_for_its_users(own_server: RedisServer, redis_server: RedisServer) -> None:
+    names = [f"user{number}" for number in range(20)]
+    here = [name for name in names if place_of(name, 2) == 0]
+    registry = RedisRegistry([redis_server.url, own_server.url], TERMS, prefix="one-of-two")
+    await asyncio.gather(*(registry.connect(name, f"c-{name}", "s") for name in names))
+    cursor = (await registry.changed_since(None)).cursor
+    own_server.kill()
+    assert set(await registry.read(names)) == set(here)
+    assert await registry.sweep(10) == 0
+    after = await registry.changed_since(cursor)
+    assert (after.changes, after.cursor, after.complete) == ([], cursor, True)
+    with pytest.raises(PresenceUnavailable):
+        await registry.refresh({f"c-{name}": Lease(name, "s") for name in names})
+    with pytest.raises(PresenceUnavailable):
+        await registry.connect(next(name for name in names if name not in here), "c", "s")
+    await registry.close()
+
+
+async def test_the_log_is_kept_for_the_retention(redis_server: RedisServer) -> None:
+    terms = Terms(lease=0.02, grace=0.02, claim=0.02, retention=0.02)
+    registry = RedisRegistry([redis_server.url], terms, prefix="short-memory")
+    cursor = (await registry.changed_since(None)).cursor
+    await registry.connect(ALICE, "c1", "s1")
+    await registry.logout(ALICE, "s1")
+    while (await registry.changed_since(cursor)).complete:
+        await registry.sweep(10)
+    await registry.close()
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\tb"])
+async def test_names_that_would_be_misread_are_refused(first: RedisRegistry, name: str) -> None:
+    with pytest.raises(ValueError, match="white space"):
+        await first.connect(name, "c1", "s1")
+    with pytest.raises(ValueError, match="white space"):
+        await first.connect(ALICE, "c1", name)
+
+
+async def test_the_reader_reads_the_same_from_threads(redis_backend: RedisBackend, first: RedisRegistry) -> None:
+    names = [ALICE, BOB, "carol"]
+    await first.refresh(ON_ALICE)
+    await first.refresh(ON_BOB)
+    await first.logout(BOB, "s2")
+    reader = RedisReader(redis_backend.urls, TERMS, prefix=redis_backend.prefix)
+    read = await asyncio.gather(*(asyncio.to_thread(reader.read, names) for _ in range(4)))
+    assert read == [await first.read(names)] * 4
+    redis_backend.lose_memory()
+    assert await asyncio.to_thread(reader.read, names) == {}
+    reader.close()
+
+
+async def test_the_reader_says_nothing_of_a_host_that_does_not_answer(own_server: RedisServer) -> None:
+    reader = RedisReader([own_server.url], TERMS, prefix="test", timeout=0.3)
+    assert set(reader.read([ALICE])) == {ALICE}
+    own_server.pause()
+    assert reader.read([ALICE]) == {}
+    own_server.resume()
+    reader.close()
