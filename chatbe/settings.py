@@ -11,9 +11,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import django_stubs_ext
 import environ
 from django.core.exceptions import ImproperlyConfigured
 from psycopg.conninfo import conninfo_to_dict
+
+# Lets annotations name the generic forms of Django's classes, which exist for type checkers only.
+django_stubs_ext.monkeypatch()
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -46,7 +50,7 @@ def _postgres(url: str) -> dict[str, Any]:
         for key, value in parts.items()
         if key not in {"host", "port", "user", "password", "dbname"} and value is not None
     }
-    long_running = {"migrate", "seed", "purge", "quickstart"} & set(sys.argv[1:2])
+    long_running = {"migrate", "seed", "purge"} & set(sys.argv[1:2])
     timeout = 0 if long_running else env.int("CHATBE_STATEMENT_TIMEOUT", default=15) * 1000
     options.setdefault("options", f"-c statement_timeout={timeout} -c idle_in_transaction_session_timeout=30000")
     options.setdefault("connect_timeout", 5)
@@ -201,9 +205,12 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "chatbe",
     "DESCRIPTION": "Accounts, conversations, messages and presence over HTTP. The socket is described at /v1/asyncapi.",
     "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    # Without a null validator, the page would send this server's address to one on the web.
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "displayRequestDuration": True, "filter": True, "validatorUrl": None},
     "SCHEMA_PATH_PREFIX": "/v1",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
@@ -251,7 +258,7 @@ USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 STATIC_URL = "static/"
-STATIC_ROOT = CHATBE_VAR_DIR / "static"
+# Served from where the packages keep them: no step of collecting, no directory of its own.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 

@@ -175,21 +175,9 @@ class MessagingPart:
         if users is None:
             self.node.publish([fanout.conversation_group(message.conversation)], envelope, ack)
         else:
-            groups = [fanout.user_group(users[0]), fanout.user_group(users[1])]
             if message.seq == 1:
-                self.node.spawn(self._open(route, groups, envelope, ack))
-            else:
-                self.node.publish(groups, envelope, ack)
-
-    async def _open(
-        self, route: Route, groups: list[str], envelope: fanout.Envelope, ack: frames.Ack | None
-    ) -> None:
-        """The first message of a direct conversation follows its `conversation` event."""
-        try:
-            await self.node.call(services.publish_opening, route)
-        except Unavailable:
-            logger.warning("opening not announced", extra={"conversation": route.conversation})
-        self.node.publish(groups, envelope, ack)
+                services.publish_opening(route)
+            self.node.publish([fanout.user_group(users[0]), fanout.user_group(users[1])], envelope, ack)
 
     def store_message(
         self, done: concurrent.futures.Future[Verdict | None], item: Item, route: Route, username: str

@@ -42,7 +42,9 @@ class Route:
 
     conversation: str
     users: tuple[str, str] | None
-    """The two users of a direct conversation; None for a group."""
+    """The ids of the two users of a direct conversation; None for a group."""
+    usernames: tuple[str, ...] = ()
+    created_at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,10 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A member's marks after a move; `route` says who is told."""
+    """A member's marks after a move; `pair` is the conversation's, and says who is told."""
 
-    route: Route
-    user: str
+    conversation: str
+    pair: str | None
     username: str
     read: int
     delivered: int
@@ -117,11 +119,16 @@ def route_of(*, conversation: UUID) -> Route:
 
 
 def _route(conversation: Conversation) -> Route:
-    users = None
-    if conversation.pair:
-        low, high = conversation.pair.split(":")
-        users = (str(UUID(low)), str(UUID(high)))
-    return Route(str(conversation.pk), users)
+    if not conversation.pair:
+        return Route(str(conversation.pk), None)
+    low, high = (UUID(user) for user in conversation.pair.split(":"))
+    names = dict(User.objects.filter(pk__in=(low, high)).values_list("pk", "username"))
+    return Route(
+        str(conversation.pk),
+        (str(low), str(high)),
+        tuple(names[user] for user in (low, high) if user in names),
+        clock.timestamp(conversation.created_at),
+    )
 
 
 def _judge_first_message(sender: User, peer: User) -> None:
@@ -241,10 +248,20 @@ def publish_message(route: Route, message: frames.MessageObject) -> None:
 
 def publish_opening(route: Route) -> None:
     """A direct conversation becomes visible with its first message: both get its `conversation` event before it."""
-    state = selectors.conversation_objects([UUID(route.conversation)]).get(UUID(route.conversation))
-    if state is not None and route.users is not None:
-        state.rev = state.last_seq = 0
-        fanout.to_users((UUID(user) for user in route.users), frames.Conversation(state), in_stream=True)
+    if route.users is not None:
+        opening = frames.Conversation(
+            frames.ConversationObject(
+                id=route.conversation,
+                kind=Conversation.Kind.DIRECT.value,
+                title=None,
+                rev=0,
+                last_seq=0,
+                member_count=len(route.usernames),
+                members=[frames.Member(username, Membership.Role.MEMBER.value) for username in route.usernames],
+                created_at=route.created_at,
+            )
+        )
+        fanout.to_users((UUID(user) for user in route.users), opening, in_stream=True)
 
 
 # --- marks -----------------------------------------------------------------------------------------
@@ -284,7 +301,9 @@ def marks_move(*, moves: dict[MarkKey, tuple[int, int]]) -> dict[MarkKey, Mark |
                 row.read_seq = max(row.read_seq, read)
                 row.delivered_seq = max(row.delivered_seq, delivered)
                 moved.append(row)
-                result[key] = Mark(_route(row.conversation), key[1], row.user.username, row.read_seq, row.delivered_seq)
+                result[key] = Mark(
+                    str(row.conversation_id), row.conversation.pair, row.user.username, row.read_seq, row.delivered_seq
+                )
         if moved:
             Membership.objects.bulk_update(moved, ["read_seq", "delivered_seq"])
     return result
@@ -304,8 +323,8 @@ def mark_read(*, user: User, conversation: UUID, seq: int) -> None:
 def publish_marks(marks: Iterable[Mark], *, leave_out: str = "") -> None:
     """Tell of moved marks."""
     for mark in marks:
-        event = frames.Receipt(mark.route.conversation, mark.username, mark.read, mark.delivered)
-        if mark.route.users is not None:
-            fanout.to_users((UUID(user) for user in mark.route.users), event, leave_out=leave_out, in_stream=True)
+        event = frames.Receipt(mark.conversation, mark.username, mark.read, mark.delivered)
+        if mark.pair is not None:
+            fanout.to_users(map(UUID, mark.pair.split(":")), event, leave_out=leave_out, in_stream=True)
         else:
-            fanout.to_members(mark.route.conversation, event)
+            fanout.to_members(mark.conversation, event)

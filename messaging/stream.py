@@ -177,12 +177,12 @@ def message_from_columns(row: tuple[Any, ...]) -> frames.MessageObject:
     )  # fmt: skip
 
 
-def _time_from_sqlite(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text).replace(tzinfo=UTC)
+def _time_from_sqlite(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.replace(tzinfo=UTC)
 
 
 def _from_sqlite(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """SQLite keeps UUIDs as 32 hex digits and times as text."""
+    """SQLite keeps UUIDs as 32 hex digits and times without their zone, which is UTC."""
     values = list(row)
     for index in (0, 1, 7):
         values[index] = str(UUID(values[index]))

@@ -68,6 +68,9 @@ async def start(socket: SocketConsumer, frame: frames.Sync) -> None:
         # Part of the stream may be sent: the client comes back on a new socket and asks again.
         socket.refuse_with(frame.ref, error)
         socket.close(CloseCode.INTERNAL_ERROR)
+    except Exception:
+        logger.exception("sync failed", extra={"connection": socket.connection})
+        socket.close(CloseCode.INTERNAL_ERROR)
     finally:
         socket.end_command()
 
