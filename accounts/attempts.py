@@ -86,7 +86,7 @@ def attempts_count(keys: Sequence[Key]) -> None:
     ordered = sorted(keys, key=lambda key: key.digest)
     with connection.cursor() as cursor:
         cursor.execute(
-            'INSERT INTO accounts_attempts ("key", "window", "count") VALUES '
+            'INSERT INTO accounts_attempts ("key", "window", "count") VALUES '  # noqa: S608 - only placeholders
             + ", ".join(["(%s, %s, 1)"] * len(ordered))
             + ' ON CONFLICT ("key", "window") DO UPDATE SET "count" = accounts_attempts."count" + 1'
             ' RETURNING "key", "count"',

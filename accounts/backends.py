@@ -6,6 +6,7 @@ from typing import Any
 
 from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 
@@ -35,6 +36,6 @@ class AccountBackend(ModelBackend):
             raise PermissionDenied(str(error)) from error
         return user if self.user_can_authenticate(user) else None
 
-    def user_can_authenticate(self, user: AbstractBaseUser | None) -> bool:
+    def user_can_authenticate(self, user: AbstractBaseUser | AnonymousUser | None) -> bool:
         """Asked on each request of a signed-in browser too, so a suspension holds at once."""
         return isinstance(user, User) and not user.suspended(now=clock.now())

@@ -15,6 +15,7 @@ from django.db.models.functions import Lower
 from chatbe.core import clock, ids
 
 USERNAME_PATTERN = r"^[a-z0-9._-]{3,32}\Z"
+username_validator = RegexValidator(USERNAME_PATTERN, "3 to 32 characters of a-z 0-9 . _ -", code="username")
 
 
 class UserManager(BaseUserManager["User"]):
@@ -48,7 +49,7 @@ class User(AbstractBaseUser, PermissionsMixin):
     username = models.CharField(
         max_length=32,
         unique=True,
-        validators=[RegexValidator(USERNAME_PATTERN, "3 to 32 characters of a-z 0-9 . _ -", code="username")],
+        validators=[username_validator],
     )
     email = models.EmailField(max_length=254, null=True, blank=True)  # noqa: DJ001 - unique, so none is NULL
     display_name = models.CharField(max_length=64, blank=True)

@@ -93,6 +93,11 @@ def users_search(*, viewer: User, prefix: str) -> QuerySet[User]:
     )
 
 
+def suspended_at(now: datetime) -> Q:
+    """For users: those of whom `User.suspended` says so."""
+    return Q(is_active=False) | Q(suspended_until__isnull=False, suspended_until__gt=now)
+
+
 # --- sessions -------------------------------------------------------------------------------------------
 
 

@@ -131,9 +131,14 @@ def profile_update(*, user: User, display_name: str | None = None, email: str | 
     return user
 
 
+def username_taken(*, username: str) -> bool:
+    """Whether `username` (in lower case) is or ever was somebody's."""
+    return User.objects.filter(username=username).exists() or _username_retired(username)
+
+
 def _refuse_taken(*, username: str, email: str) -> None:
     fields = []
-    if User.objects.filter(username=username).exists() or _username_retired(username):
+    if username_taken(username=username):
         fields.append("username")
     if selectors.user_by_identifier(identifier=email) is not None:
         fields.append("email")
@@ -298,7 +303,9 @@ def sessions_end(
         alive = selectors.sessions_alive(user_id=user_id)
         if session_ids is not None:
             alive = alive.filter(id__in=session_ids)
-        ended = list(alive.exclude(id=keep).values_list("id", flat=True))
+        if keep is not None:
+            alive = alive.exclude(id=keep)
+        ended = list(alive.values_list("id", flat=True))
         if ended:
             Session.objects.filter(id__in=ended).update(revoked_at=clock.now())
             _control_revs_raise(user_id)
@@ -419,7 +426,11 @@ def user_restore(*, user_id: UUID) -> None:
 def account_erase(*, user: User, password: str) -> None:
     """Erase one's own account. Raises `Invalid` for a wrong password, `RateLimited`."""
     _own_password_check(user=user, password=password, field="password")
-    user_erase(user_id=user.id)
+    try:
+        user_erase(user_id=user.id)
+    except NotFound:
+        # Erased by another request at the same moment, and this one's session with it.
+        raise SessionEnded from None
 
 
 def user_erase(*, user_id: UUID) -> None:

@@ -5,6 +5,7 @@ Imported by Django REST framework's settings, so this module imports none of its
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import unicodedata
@@ -93,7 +94,7 @@ class UsernameField(serializers.RegexField):
 class LineField(serializers.CharField):
     """One line of text: no control characters (so no U+0000), no line breaks."""
 
-    default_error_messages: ClassVar[dict[str, str]] = {"control": "Control characters are not allowed."}
+    default_error_messages = {"control": "Control characters are not allowed."}
 
     def to_internal_value(self, data: Any) -> str:
         """The text. Raises for a control character or a lone surrogate."""
@@ -110,7 +111,7 @@ class EmptySerializer(serializers.Serializer[Any]):
 class ProblemErrorSerializer(serializers.Serializer[Any]):
     """What is wrong with one field."""
 
-    field = serializers.CharField(help_text="The field's path, or `body` for the whole request.")  # type: ignore[assignment]  # a member's name, not the base class's attribute
+    field = serializers.CharField(help_text="The field's path, or `body` for the whole request.")
     code = serializers.CharField()
     detail = serializers.CharField()
 
@@ -141,6 +142,9 @@ def problem_responses(*statuses: int, **described: str) -> dict[tuple[int, str],
 # --- pagination -------------------------------------------------------------------------------------------
 
 
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
+
+
 class Pagination(CursorPagination):
     """`{results, next, previous}`, 50 to a page or `limit` (at most 200), newest first by id.
 
@@ -167,6 +171,9 @@ class Pagination(CursorPagination):
     def decode_cursor(self, request: Request) -> Cursor | None:
         """The cursor in the request. Raises `Invalid` for one that was not made here."""
         refusal = Invalid(errors=(FieldError("cursor", "invalid", "Not a cursor of this list."),))
+        encoded = request.query_params.get(self.cursor_query_param)
+        if encoded is not None and not _BASE64.fullmatch(encoded):
+            raise refusal
         try:
             cursor: Cursor | None = super().decode_cursor(request)
             if cursor is not None and cursor.position is not None:

@@ -103,7 +103,7 @@ def problem_of(error: Exception) -> Problem | None:
         case ValidationError():
             return _invalid(tuple(_model_errors(error)))
         case exceptions.Throttled():
-            return Problem(429, "rate_limited", "Too many requests. Try again later.", retry_after=error.wait)
+            return Problem(429, "rate_limited", "Too many requests. Try again later.", retry_after=getattr(error, "wait", None))
         case exceptions.APIException():
             return Problem(error.status_code, _code(error.status_code), str(error.detail))
         case Http404():

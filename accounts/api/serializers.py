@@ -75,7 +75,8 @@ class SessionSerializer(serializers.ModelSerializer[Session]):
 
     def get_current(self, session: Session) -> bool:
         """Whether the request's token is this session's."""
-        return session == self.context["request"].auth
+        auth: object = self.context["request"].auth
+        return session == auth
 
 
 class ContactSerializer(serializers.Serializer[Any]):

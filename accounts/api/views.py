@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 from django.contrib.auth import logout, update_session_auth_hash
 from django.db.models import QuerySet
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, OpenApiTypes, extend_schema
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import generics, status
-from rest_framework.permissions import AllowAny, BasePermission
+from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import Serializer
@@ -99,7 +100,7 @@ class StrangerView(APIView):
     """A view for those who are not signed in. A stale token in the header does no harm."""
 
     authentication_classes = ()
-    permission_classes: ClassVar[list[type[BasePermission]]] = [AllowAny]
+    permission_classes = (AllowAny,)
 
 
 # --- /v1/auth -------------------------------------------------------------------------------------------------
@@ -324,7 +325,7 @@ class MeView(APIView):
 class ExportView(APIView):
     """Everything held on me."""
 
-    throttle_classes: ClassVar[list[type[BaseThrottle]]] = [ExportThrottle]
+    throttle_classes = (ExportThrottle,)
 
     @extend_schema(summary="Export everything held on me", tags=["me"], responses={200: OpenApiTypes.OBJECT})
     def get(self, request: Request) -> Response:
@@ -343,7 +344,7 @@ class UsersView(generics.ListAPIView[User]):
 
     serializer_class = serializers.UserSerializer
     pagination_class = UsernamePagination
-    throttle_classes: ClassVar[list[type[BaseThrottle]]] = [SearchThrottle]
+    throttle_classes = (SearchThrottle,)
 
     def get_queryset(self) -> QuerySet[User]:
         """Those whose username begins with `search`."""
@@ -406,7 +407,7 @@ class ContactsView(generics.GenericAPIView[User]):
 class ContactView(APIView):
     """One of my contacts."""
 
-    throttle_classes: ClassVar[list[type[BaseThrottle]]] = [RelationThrottle]
+    throttle_classes = (RelationThrottle,)
 
     @extend_schema(summary="Remove a contact", tags=["people"], parameters=[_USERNAME], responses={204: NO_CONTENT})
     def delete(self, request: Request, username: str) -> Response:
@@ -434,7 +435,7 @@ class BlocksView(generics.ListAPIView[User]):
 class BlockView(APIView):
     """Whether I block one user."""
 
-    throttle_classes: ClassVar[list[type[BaseThrottle]]] = [RelationThrottle]
+    throttle_classes = (RelationThrottle,)
     serializer_class = EmptySerializer
 
     @extend_schema(summary="Block", tags=["people"], parameters=[_USERNAME], request=None, responses={204: NO_CONTENT})
