@@ -1,1 +1,1 @@
-"""What tests, the fault harness and the benchmarks start: real servers, in temporary folders, on free ports."""
+"""What tests, the fault harness and the benchmarks start: real servers, in folders and on ports of their own."""

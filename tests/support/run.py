@@ -1,0 +1,62 @@
+"""Run the tests on both backends: `python -m tests.support.run [what pytest takes]`.
+
+PostgreSQL and Redis are started once and ended at the end. CHATBE_TEST_BACKEND names one backend to
+run on it alone; CHATBE_TEST_PROCESSES says how many processes share the work (2 by default).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import FrameType
+
+from tests.support.backends import BACKENDS, Backend, BackendError, Servers, chosen
+from tests.support.servers import ServerError
+
+_NO_TESTS = 5
+
+
+def main(arguments: list[str]) -> int:
+    """Returns 0 when all passed, else pytest's exit code of the first backend that failed."""
+    # Ended in any way but kill -9, this process ends what it started.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    try:
+        backends = (chosen(),) if os.environ.get("CHATBE_TEST_BACKEND") else BACKENDS
+        codes = [_run(backend, arguments) for backend in backends]
+    except (BackendError, ServerError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    # Chosen tests may be about one backend only; but some must have run.
+    failed = [code for code in codes if code not in (0, _NO_TESTS)]
+    return failed[0] if failed else min(codes)
+
+
+def _run(backend: Backend, arguments: list[str]) -> int:
+    what = {"embedded": "SQLite and memory", "cluster": "PostgreSQL and Redis"}[backend]
+    print(f"\n== tests on {what} ({backend})", flush=True)
+    started = time.monotonic()
+    servers = Servers()
+    try:
+        if backend == "cluster":
+            servers.start()
+        processes = os.environ.get("CHATBE_TEST_PROCESSES", "2")
+        command = [sys.executable, "-m", "pytest", "-n", processes, "--dist", "worksteal", *arguments]
+        code = subprocess.run(
+            command, check=False, env={**os.environ, "CHATBE_TEST_BACKEND": backend}
+        ).returncode
+    finally:
+        servers.close()
+    print(f"== tests on {backend} took {time.monotonic() - started:.0f} s", flush=True)
+    return code
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
