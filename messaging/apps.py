@@ -12,8 +12,9 @@ class MessagingConfig(AppConfig):
     def ready(self) -> None:
         """Give the hub its reader and its commands."""
         from chatbe.hub import registry
-        from messaging import handlers, stream
+        from messaging import handlers, stream, tails
 
         registry.part(handlers.MessagingPart)
+        registry.part(tails.TailPart)
         registry.reads_from(stream.DatabaseSource())
         registry.epoch_by(stream.epoch)

@@ -72,6 +72,9 @@ class MessagingPart:
     def caught_up(self, socket: SocketConsumer) -> None:
         """The marks were sent with the conversations."""
 
+    def rights_changed(self, user: str) -> None:
+        """The writer judges every message by the database."""
+
     def bus_lost(self) -> None:
         """The hub itself asks the database."""
 
@@ -232,7 +235,7 @@ class MessagingPart:
                         services.publish_marks([mark], leave_out=origins.pop() if len(origins) == 1 else "")
                         continue
                     for socket, ref in markers[key]:
-                        socket.refuse_with(ref, NotFound("There is no such conversation, or none that you may see."))
+                        socket.refuse_with(ref, NotFound())
         finally:
             self._marking = None
 

@@ -179,6 +179,13 @@ class SocketConsumer(Outbox, AsyncConsumer):
         """Take no more frames; answers still go out."""
         self.transport.pause_reading()
 
+    async def judge_session(self) -> None:
+        """Close if the session has ended or the user is suspended; the news of it may have been lost."""
+        _, admit = registry.signing_in()
+        admission = await self.node.call(admit, self.identity)
+        if admission.close_code is not None:
+            self.close(admission.close_code)
+
     # --- frames in ---------------------------------------------------------------------------------
 
     def on_frame(self, data: str | bytes) -> None:

@@ -282,6 +282,13 @@ class Hub:
         if topic.repair is None:
             topic.repair = self._node.spawn(self._repair(topic, patience, head))
 
+    def discover(self, conversation: str, user: str) -> None:
+        """A local user has a direct conversation whose first events were lost: read them."""
+        local = self.users.get(user)
+        if local is not None and local.loaded and conversation not in self.topics:
+            self.follow(local, conversation, hidden_to=0, position=0)
+            self.note_head(conversation, 1, patience=0.0)
+
     async def _repair(self, topic: Topic, patience: float, target: int = 0) -> None:
         """Read what is missing from the database until nothing waits; once per process and conversation."""
         try:
@@ -323,7 +330,7 @@ class Hub:
         for start in range(0, len(names), 1000):
             heads = await self._node.call(self._source.heads, names[start : start + 1000])
             for conversation, head in heads.items():
-                self.note_head(conversation, head, patience=0.0)
+                self.note_head(conversation, head)
 
     # --- all sockets -------------------------------------------------------------------------------
 

@@ -223,7 +223,6 @@ class Node:
         """The bus may have lost anything: ask the database, and let the parts look again."""
         logger.warning("fan-out lost messages", extra={"node": self.id, "reason": reason})
         if reason != "disconnected":
-            self.spawn(self.hub.check_all())
             for part in self.parts:
                 part.bus_lost()
 

@@ -67,6 +67,9 @@ class Part(Protocol):
     def caught_up(self, socket: SocketConsumer) -> None:
         """A socket that had lagged has its conversations again; what else it may have missed is sent afresh."""
 
+    def rights_changed(self, user: str) -> None:
+        """The news of a change to a local user's contacts, blocks or memberships may have been lost."""
+
     def bus_lost(self) -> None:
         """The fan-out may have lost any number of events since the last call."""
 

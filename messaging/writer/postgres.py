@@ -26,7 +26,7 @@ LOCK_TIMEOUT = "2s"
 # length: a plan made once serves for ever, while tables grow from nothing to millions of rows.
 SESSION = (
     "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off;"
-    f"SET enable_mergejoin = off; SET jit = off; SET lock_timeout = '{LOCK_TIMEOUT}'"
+    f"SET enable_mergejoin = off; SET jit = off; SET chatbe.writer = 'on'; SET lock_timeout = '{LOCK_TIMEOUT}'"
 )
 
 

@@ -71,10 +71,16 @@ BEGIN
         SELECT i, c, last_seq + place, head_rev + place, s, k, 'text', b, r, p_now FROM numbered ORDER BY s, k
             ON CONFLICT (sender_id, client_id) DO NOTHING
         RETURNING 1
+    ), taken AS (
+        SELECT c, max(head_rev) AS head, count(*) AS count FROM numbered GROUP BY c
     ), counters AS (
         UPDATE messaging_conversation v
-           SET head_rev = v.head_rev + g.count, last_seq = v.last_seq + g.count, active_at = p_now
-          FROM (SELECT c, count(*) AS count FROM numbered GROUP BY c) g WHERE v.id = g.c
+           SET head_rev = v.head_rev + t.count, last_seq = v.last_seq + t.count, active_at = p_now
+          FROM taken t WHERE v.id = t.c
+    ), logged AS (
+        INSERT INTO messaging_change (conversations, heads, opened)
+        SELECT array_agg(c), array_agg(head + count), array_agg(c) FILTER (WHERE head = 0) FROM taken
+        HAVING count(*) > 0
     ), marks AS (
         UPDATE messaging_membership m SET read_seq = g.top, delivered_seq = g.top, wrote = true
           FROM (SELECT c, s, max(last_seq + place) AS top FROM numbered GROUP BY c, s) g

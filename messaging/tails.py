@@ -1,0 +1,184 @@
+"""Changes that the bus lost, and that no later event would reveal.
+
+Every few seconds, and at once when the bus may have lost something, each process asks the
+database what was committed since its last question: by transaction, not by time. What it finds
+and has not seen is read and sent on; so are changes of rights (see `changelog.sql`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from django.conf import settings
+from django.db import connection
+
+from chatbe.core.errors import Unavailable
+from chatbe.wire import frames
+from chatbe.wire.codes import CloseCode
+from messaging import stream
+from messaging.models import Membership
+
+if TYPE_CHECKING:
+    from chatbe.hub import registry
+    from chatbe.hub.consumer import SocketConsumer
+    from chatbe.hub.node import Node
+
+logger = logging.getLogger("messaging.tails")
+
+KEPT_SECONDS = 600.0
+"""Rows of the log live at least so long; a process that did not ask for half of it looks at everything."""
+
+ASK = """
+    SELECT pg_current_snapshot()::text, pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+           pg_snapshot_xmax(pg_current_snapshot())::text::bigint, (SELECT value FROM messaging_epoch LIMIT 1)"""
+
+SINCE = """
+    SELECT l.conversations::text[], l.heads, l.opened::text[], l.users::text[]
+      FROM messaging_change l
+     WHERE l.xid >= pg_snapshot_xmin(%s::pg_snapshot)
+       AND NOT pg_visible_in_snapshot(l.xid, %s::pg_snapshot)"""
+
+
+@dataclass(slots=True)
+class Found:
+    """The answer to one question."""
+
+    snapshot: str
+    xmin: int
+    xmax: int
+    epoch: str
+    heads: dict[str, int] = field(default_factory=dict)
+    opened: set[str] = field(default_factory=set)
+    users: set[str] = field(default_factory=set)
+
+
+def ask(since: str) -> Found:
+    """What was committed and not visible in the snapshot `since` (none for an empty one); blocking, PostgreSQL.
+
+    The new snapshot is taken first, so what commits between the two statements is found twice
+    rather than not at all.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(ASK)
+        found = Found(*cursor.fetchone())
+        if since:
+            cursor.execute(SINCE, [since, since])
+            for conversations, heads, opened, users in cursor.fetchall():
+                for conversation, head in zip(conversations or (), heads or (), strict=True):
+                    found.heads[conversation] = max(head, found.heads.get(conversation, 0))
+                found.opened.update(opened or ())
+                found.users.update(users or ())
+    return found
+
+
+def forget(before: int) -> None:
+    """Delete the log's rows of transactions before `before`; blocking."""
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM messaging_change WHERE xid < %s::text::xid8", [str(before)])
+
+
+def members_here(conversations: list[str], users: list[str]) -> list[tuple[str, str]]:
+    """Which of `users` are members of which of `conversations`; blocking."""
+    rows = Membership.objects.filter(conversation__in=conversations, user__in=users, active=True)
+    return [(str(conversation), str(user)) for conversation, user in rows.values_list("conversation_id", "user_id")]
+
+
+class TailPart:
+    """Asks, for as long as the node lives (`chatbe.hub.registry.Part`)."""
+
+    handlers: ClassVar[Mapping[type[frames.Command], registry.Handler]] = {}
+
+    async def start(self, node: Node) -> None:
+        """Take the first snapshot, before the first socket."""
+        self.node = node
+        self._wake = asyncio.Event()
+        self._snapshot = ""
+        self._xmax = 0
+        self._asked_at = time.monotonic()
+        self._old: list[tuple[float, int]] = []
+        if connection.vendor == "postgresql":
+            found = await node.call(ask, "")
+            self._snapshot, self._xmax = found.snapshot, found.xmax
+        self._task = node.spawn(self._run())
+
+    async def stop(self) -> None:
+        """Stop asking."""
+        self._task.cancel()
+
+    async def connected(self, socket: SocketConsumer) -> None:
+        """Nothing to send."""
+
+    def disconnected(self, socket: SocketConsumer) -> None:
+        """Nothing is kept per socket."""
+
+    def caught_up(self, socket: SocketConsumer) -> None:
+        """Nothing to send."""
+
+    def rights_changed(self, user: str) -> None:
+        """It is this part that finds it."""
+
+    def bus_lost(self) -> None:
+        """Ask at once."""
+        self._wake.set()
+
+    async def _run(self) -> None:
+        period = settings.CHATBE_TAIL_PERIOD
+        while True:
+            try:
+                # Jittered, so that many processes do not ask together.
+                await asyncio.wait_for(self._wake.wait(), period * random.uniform(0.8, 1.2))  # noqa: S311
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            try:
+                await self._look()
+            except Unavailable:
+                logger.warning("cannot ask what changed", extra={"node": self.node.id})
+
+    async def _look(self) -> None:
+        hub = self.node.hub
+        if connection.vendor != "postgresql":
+            await hub.check_all()
+            return
+        now = time.monotonic()
+        found = await self.node.call(ask, self._snapshot)
+        if found.epoch != self.node.epoch or found.xmax < self._xmax:
+            await self._went_back()
+        elif now - self._asked_at > KEPT_SECONDS / 2:
+            await hub.check_all()
+        for conversation, head in found.heads.items():
+            hub.note_head(conversation, head)
+        opened = [conversation for conversation in found.opened if conversation not in hub.topics]
+        if opened and hub.users:
+            for conversation, user in await self.node.call(members_here, opened, list(hub.users)):
+                hub.discover(conversation, user)
+        for user in found.users:
+            if user in hub.users:
+                await self._rights_changed(user)
+        # Only now: had something failed, the same question is asked again.
+        self._snapshot, self._xmax, self._asked_at = found.snapshot, found.xmax, now
+        self._old.append((now, found.xmin))
+        if self._old[0][0] < now - KEPT_SECONDS:
+            await self.node.call(forget, self._old[0][1])
+            self._old = [entry for entry in self._old if entry[0] >= now - KEPT_SECONDS]
+
+    async def _rights_changed(self, user: str) -> None:
+        """Judge the user's sockets again, and let the parts look at contacts and memberships."""
+        local = self.node.hub.users.get(user)
+        for socket in list(local.sockets) if local is not None else ():
+            await socket.judge_session()
+        for part in self.node.parts:
+            part.rights_changed(user)
+
+    async def _went_back(self) -> None:
+        """The database was restored from an older state: nothing that this process knows of it holds."""
+        logger.error("the database went back; closing every socket", extra={"node": self.node.id})
+        self.node.epoch = await self.node.call(stream.epoch)
+        for socket in list(self.node.hub.sockets.values()):
+            socket.close(CloseCode.RESTARTING)
