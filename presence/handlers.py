@@ -72,6 +72,10 @@ class PresencePart:
         """What the socket missed of presence is in a fresh `friends`."""
         self.service.friends_again(socket.connection)
 
+    def rights_changed(self, user: str) -> None:
+        """Look at the user's contacts and blocks again."""
+        self.service.contacts_changed(user)
+
     def bus_lost(self) -> None:
         """Ask the registry what has changed."""
         self.service.bus_interrupted()
