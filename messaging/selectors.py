@@ -25,8 +25,6 @@ from messaging.models import UNCOUNTED, Conversation, Membership, Message
 MEMBERS_NAMED: Final = 100
 """So many members a conversation object names."""
 
-NO_CONVERSATION: Final = "There is no such conversation, or none that you may see."
-
 
 class MyConversation(frames.ConversationObject):
     """A conversation with what is mine in it.
@@ -139,7 +137,7 @@ def membership(*, user: User, conversation: UUID) -> Membership:
         .first()
     )
     if found is None:
-        raise NotFound(NO_CONVERSATION)
+        raise NotFound
     return found
 
 
@@ -171,7 +169,7 @@ def my_conversation(*, user: User, conversation: UUID) -> MyConversation:
     """One conversation with what is the user's. Raises `NotFound` to who is not a member. Three queries."""
     found = list(_mine(user).filter(conversation=conversation))
     if not found:
-        raise NotFound(NO_CONVERSATION)
+        raise NotFound
     return _my_objects(found)[0]
 
 

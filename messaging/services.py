@@ -114,7 +114,7 @@ def route_of(*, conversation: UUID) -> Route:
     """The route of a conversation; says nothing about who may use it. Raises `NotFound`."""
     found = Conversation.objects.filter(pk=conversation).first()
     if found is None:
-        raise NotFound("There is no such conversation, or none that you may see.")
+        raise NotFound
     return _route(found)
 
 
@@ -316,7 +316,7 @@ def mark_read(*, user: User, conversation: UUID, seq: int) -> None:
     if key in result:
         mark = result[key]
         if mark is None:
-            raise NotFound("There is no such conversation, or none that you may see.")
+            raise NotFound
         transaction.on_commit(lambda: publish_marks([mark]))
 
 

@@ -6,8 +6,11 @@ that no index is touched and nothing is left for vacuum to find by scanning them
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from django.db import migrations
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import StateApps
 
 TABLES = ("messaging_conversation", "messaging_membership")
@@ -30,6 +33,6 @@ def fill(_apps: StateApps, editor: BaseDatabaseSchemaEditor) -> None:
 class Migration(migrations.Migration):
     """See the module."""
 
-    dependencies = [("messaging", "0001_initial")]
+    dependencies: ClassVar[list[tuple[str, str]]] = [("messaging", "0001_initial")]
 
-    operations = [migrations.RunPython(leave_room, fill)]
+    operations: ClassVar[list[Operation]] = [migrations.RunPython(leave_room, fill)]

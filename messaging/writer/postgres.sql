@@ -62,7 +62,8 @@ BEGIN
           LEFT JOIN accounts_user u ON u.id = item.s
           LEFT JOIN LATERAL (
               SELECT * FROM messaging_membership x
-               WHERE v.kind = 'direct' AND x.conversation_id = item.c AND x.user_id <> item.s) p ON true
+               WHERE v.kind = 'direct' AND m.id IS NOT NULL
+                 AND x.conversation_id = item.c AND x.user_id <> item.s) p ON true
     ), numbered AS MATERIALIZED (
         SELECT j.*, row_number() OVER (PARTITION BY j.c ORDER BY j.n) AS place FROM judged j WHERE verdict = 'ok'
     ), stored AS (
