@@ -14,6 +14,7 @@ CLOSE_REASON_LIMIT: Final = 123
 
 _TEXT: Final = 0x81
 _CLOSE: Final = 0x88
+_PONG: Final = 0x8A
 _MASKED: Final = 0x80
 
 
@@ -65,6 +66,14 @@ def take_text_frame(data: bytes, start: int, limit: int) -> tuple[bytes, int] | 
     if length > limit or end > len(data):
         return None
     return unmask(data[body:end], data[body - 4 : body]), end
+
+
+def skip_pong(data: bytes, start: int) -> int:
+    """Where the frame after a whole pong at `start` begins; `start` itself if there is no whole pong."""
+    if len(data) - start < 6 or data[start] != _PONG:
+        return start
+    end = start + 6 + data[start + 1] - _MASKED
+    return end if start + 6 <= end <= min(start + 6 + 125, len(data)) else start
 
 
 def unmask(payload: bytes, mask: bytes) -> bytes:
