@@ -44,7 +44,7 @@ ALICE_AND_CAROL: Final = (
 
 
 def seed_demo() -> list[tuple[str, str]]:
-    """Make alice, bob and carol, contacts of each other, with conversations; returns (username, password) of each.
+    """Make alice, bob and carol, contacts of each other, who talk; returns (username, password) of each.
 
     Does nothing and returns nothing where alice is already. On PostgreSQL, which others may reach,
     the password is made at random.
@@ -79,7 +79,7 @@ def seed_demo() -> list[tuple[str, str]]:
 def _converse(
     people: dict[str, User], lines: Sequence[tuple[str, str]], *, begins: datetime, every: timedelta
 ) -> None:
-    """Store a direct conversation as if it had been held; the one who was spoken to last has not read that yet."""
+    """Store a direct conversation as if it had been held; what was said last is unread."""
     last_seq = len(lines)
     conversation = Conversation.objects.create(
         kind=Conversation.Kind.DIRECT,
