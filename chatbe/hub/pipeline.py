@@ -233,6 +233,7 @@ class RedisPipeline(asyncio.Protocol):
 
     async def _keep_connected(self) -> None:
         failures = 0
+        connection: Connection | None = None
         try:
             while True:
                 try:
@@ -249,14 +250,17 @@ class RedisPipeline(asyncio.Protocol):
                 failures += 1
                 await asyncio.sleep(random.uniform(bound / 10, bound))  # noqa: S311 - spreads load, guards nothing
         finally:
-            transport = self._transport
-            if transport is not None:
+            # Closed, or the event loop ends: nobody needs to be told.
+            self._told_down = True
+            if self._transport is not None:
+                self._flush()
                 # Its end must not reach this object any more, which may be in use again by then.
-                transport.set_protocol(asyncio.Protocol())
-                transport.abort()
+                self._transport.set_protocol(asyncio.Protocol())
             self._lose("closed")
             self._told_down = False
             self._state = _State.IDLE
+            if connection is not None:
+                await connection.disconnect(nowait=True)
 
     async def _connect(self) -> Connection:
         """Let redis-py connect (addresses, TLS, credentials, sentinels), then take its stream over."""
@@ -275,7 +279,7 @@ class RedisPipeline(asyncio.Protocol):
             raise
         # redis-py reads one answer per coroutine call; here a whole read is parsed at once. All
         # answers of the handshake have been read, so nothing is left behind in redis-py's buffers.
-        transport = cast(asyncio.WriteTransport, connection._writer.transport)
+        transport = cast("asyncio.WriteTransport", connection._writer.transport)  # noqa: SLF001
         transport.set_protocol(self)
         self.connection_made(transport)
         return connection
@@ -284,7 +288,7 @@ class RedisPipeline(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Subscribe to everything that is wanted, then write what has been queued."""
-        self._transport = cast(asyncio.WriteTransport, transport)
+        self._transport = cast("asyncio.WriteTransport", transport)
         self._transport.set_write_buffer_limits(high=self._options.max_outgoing_bytes)
         self._state = _State.OPEN
         self._closed = self._loop.create_future()

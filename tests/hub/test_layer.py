@@ -24,26 +24,24 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from redis import Redis
 
 from chatbe.hub.layer import Loss, Message, PipelinedRedisChannelLayer, PipelinedRedisLoopLayer
-from tests.hub.redis_server import RedisServer
+from tests.support.servers import RedisServer
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.pure]
 
 MakeLayer = Callable[..., PipelinedRedisChannelLayer]
 
 
 @pytest.fixture(scope="module")
 def redis_server() -> Iterator[RedisServer]:
-    server = RedisServer()
-    yield server
-    server.close()
+    with RedisServer() as server:
+        yield server
 
 
 @pytest.fixture
 def own_server() -> Iterator[RedisServer]:
     """For tests that kill or pause it."""
-    server = RedisServer()
-    yield server
-    server.close()
+    with RedisServer() as server:
+        yield server
 
 
 @pytest.fixture
@@ -594,23 +592,22 @@ async def test_groups_are_spread_over_several_hosts_and_their_return_is_told_whe
     assert {(await received(layer, channel))["group"] for _ in groups} == set(groups)
 
 
-async def test_a_unix_socket_and_a_password_and_a_dict_of_settings_work(make_layer: MakeLayer) -> None:
-    server = RedisServer("--requirepass", "s3cret")
-    try:
-        hosts: list[Any] = [
-            f"unix://:s3cret@{server.path}",
-            f"redis://default:s3cret@127.0.0.1:{server.port}/3",
-            {"host": "127.0.0.1", "port": server.port, "password": "s3cret"},
-            {"address": server.url, "password": "s3cret", "client_name": "chatbe-test"},
-        ]
-        for host in hosts:
-            layer = make_layer(host)
-            channel = await layer.new_channel()
-            assert await nothing_more(layer, channel)
-        refused = make_layer(server.url, **QUICK)
-        assert not await refused.loop_layer().connect()
-    finally:
-        server.close()
+async def test_a_unix_socket_a_password_and_a_dict_of_settings_work(
+    make_layer: MakeLayer, redis_server: RedisServer
+) -> None:
+    password = redis_server._password
+    hosts: list[Any] = [
+        redis_server.socket_url,
+        f"redis://default:{password}@127.0.0.1:{redis_server.port}/3",
+        {"host": "127.0.0.1", "port": redis_server.port, "password": password},
+        {"address": f"redis://127.0.0.1:{redis_server.port}", "password": password, "client_name": "chatbe-test"},
+    ]
+    for host in hosts:
+        layer = make_layer(host)
+        channel = await layer.new_channel()
+        assert await nothing_more(layer, channel)
+    refused = make_layer(f"redis://:wrong@127.0.0.1:{redis_server.port}", **QUICK)
+    assert not await refused.loop_layer().connect()
 
 
 async def test_encryption_and_other_serializers_are_channels_redis_own(
@@ -640,7 +637,7 @@ async def test_tls_works(make_layer: MakeLayer, redis_server: RedisServer, tmp_p
 
     async with await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context) as proxy:
         port = proxy.sockets[0].getsockname()[1]
-        layer = make_layer(f"rediss://127.0.0.1:{port}?ssl_ca_certs={certificate}")
+        layer = make_layer(f"rediss://:{redis_server._password}@127.0.0.1:{port}?ssl_ca_certs={certificate}")
         channel = await layer.new_channel()
         await layer.send(channel, {"type": "x", "body": "x" * 200_000})
         assert len((await received(layer, channel))["body"]) == 200_000
