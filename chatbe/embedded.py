@@ -19,7 +19,7 @@ class AlreadyRunning(Exception):
         who = "" if process is None else f" (process {process})"
         super().__init__(
             f"chatbe already runs on {settings.CHATBE_VAR_DIR}{who}. Stop it first, or give this one a "
-            "directory of its own with CHATBE_VAR_DIR. Several processes need PostgreSQL and Redis."
+            "directory of its own with CHATBE_VAR_DIR. Several processes at once need PostgreSQL and Redis."
         )
 
 
