@@ -10,11 +10,14 @@ class MessagingConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Give the hub its reader and its commands."""
+        """Give the hub its reader and its commands, and accounts what it asks for on leaving."""
+        from accounts import services as accounts
         from chatbe.hub import registry
-        from messaging import handlers, stream, tails
+        from messaging import erasure, handlers, stream, tails
 
         registry.part(handlers.MessagingPart)
         registry.part(tails.TailPart)
         registry.reads_from(stream.DatabaseSource())
         registry.epoch_by(stream.epoch)
+        accounts.erasure_hooks.append(erasure.erase)
+        accounts.export_hooks["messaging"] = erasure.export
