@@ -2,7 +2,7 @@
 
 import errno
 from argparse import ArgumentParser
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
@@ -29,9 +29,7 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, host: str, port: int, **_options: Any) -> None:
         """Prepare what is missing, then serve until it is stopped."""
-        in_the_way = [*_the_port(host, port), *_the_data()]
-        if in_the_way:
-            raise CommandError(" ".join(in_the_way))
+        _require(host, port)
         self._migrate()
         sign_ins = demo.seed_demo()
         if sign_ins:
@@ -65,21 +63,20 @@ Chat as {one} in another terminal (and as {other} in a third):
 \n""")
 
 
-def _the_port(host: str, port: int) -> Iterator[str]:
-    """Why the port cannot be had, so that nothing is made before it is known."""
+def _require(host: str, port: int) -> None:
+    """Take the embedded data, and see that the port can be had, before anything is made."""
+    taken = ""
     try:
         Endpoint(host=host, port=port).open().close()
     except CannotListen as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE:
-            yield f"Port {port} is in use. Try: make run PORT={port + 1}."
-        else:
-            yield str(error)
-
-
-def _the_data() -> Iterator[str]:
-    """Why the embedded data cannot be had, else take it."""
+        cause = error.__cause__
+        if not (isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE):
+            raise CommandError(str(error)) from error
+        taken = f"Port {port} is in use"
     if settings.EMBEDDED:
         try:
             exclusive_var_lock()
         except AlreadyRunning as error:
-            yield str(error)
+            raise CommandError(f"{taken}: {error}" if taken else str(error)) from error
+    if taken:
+        raise CommandError(f"{taken}. Try: make run PORT={port + 1}")
