@@ -13,7 +13,9 @@ from messaging.stream import epoch
 class Command(BaseCommand):
     """See the module."""
 
-    help = "Print the epoch, or (--new) change it: clients then start afresh. For after a restore or a failover."
+    help = (
+        "Print the epoch, or (--new) change it: clients then start afresh. For after a restore or a failover."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the options."""
