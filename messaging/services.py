@@ -91,7 +91,9 @@ def conversation_direct(*, user: User, username: str) -> tuple[Conversation, boo
     try:
         with transaction.atomic():
             made = Conversation.objects.create(kind=Conversation.Kind.DIRECT, pair=pair)
-            Membership.objects.bulk_create([Membership(conversation=made, user=member) for member in (user, peer)])
+            Membership.objects.bulk_create(
+                [Membership(conversation=made, user=member) for member in (user, peer)]
+            )
     except IntegrityError:
         # Both wrote first at the same moment.
         return Conversation.objects.get(pair=pair), False
@@ -104,6 +106,8 @@ def route_to_user(*, user: User | UUID, username: str) -> Route:
     peer = User.objects.filter(username=username.lower(), is_active=True).first()
     if peer is None:
         raise NotFound("There is no user of this name.")
+    if peer.pk == sender.pk:
+        raise Invalid("A direct conversation has two people.")
     if not Conversation.objects.filter(pair=pair_key(sender.pk, peer.pk)).exists():
         _judge_first_message(sender, peer)
     conversation, _ = conversation_direct(user=sender, username=peer.username)
@@ -257,7 +261,9 @@ def publish_opening(route: Route) -> None:
                 rev=0,
                 last_seq=0,
                 member_count=len(route.usernames),
-                members=[frames.Member(username, Membership.Role.MEMBER.value) for username in route.usernames],
+                members=[
+                    frames.Member(username, Membership.Role.MEMBER.value) for username in route.usernames
+                ],
                 created_at=route.created_at,
             )
         )
@@ -302,7 +308,11 @@ def marks_move(*, moves: dict[MarkKey, tuple[int, int]]) -> dict[MarkKey, Mark |
                 row.delivered_seq = max(row.delivered_seq, delivered)
                 moved.append(row)
                 result[key] = Mark(
-                    str(row.conversation_id), row.conversation.pair, row.user.username, row.read_seq, row.delivered_seq
+                    str(row.conversation_id),
+                    row.conversation.pair,
+                    row.user.username,
+                    row.read_seq,
+                    row.delivered_seq,
                 )
         if moved:
             Membership.objects.bulk_update(moved, ["read_seq", "delivered_seq"])

@@ -243,6 +243,7 @@ class Deployment:
             "SECRET_KEY": secrets.token_hex(32),
         }
         self._servers: list[AppServer] = []
+        self._settings = dict(settings or {})
         self._address = database_url
         self.database = f"chatbe_{secrets.token_hex(6)}"
         if database_url:
@@ -254,6 +255,15 @@ class Deployment:
             for file in template.folder.glob("chatbe.sqlite3*"):
                 shutil.copy2(file, self.folder)
         self.environment.update(settings or {})
+
+    def copy(self) -> Deployment:
+        """A deployment of its own that begins with this one's data; close it too."""
+        return Deployment(
+            database_url=self._address,
+            redis_url=self.environment.get("REDIS_URL", ""),
+            settings=self._settings,
+            template=self,
+        )
 
     def manage(self, *arguments: str) -> str:
         """Run a command of manage.py; returns what it printed. Raises ProcessError when it fails."""
