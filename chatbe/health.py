@@ -40,7 +40,9 @@ def _answer(name: str, check: Callable[[], None]) -> str:
     try:
         check()
     except Exception as error:  # noqa: BLE001 - whatever the driver raises means the same: it does not answer
-        logger.warning("dependency does not answer", extra={"dependency": name, "reason": type(error).__name__})
+        logger.warning(
+            "dependency does not answer", extra={"dependency": name, "reason": type(error).__name__}
+        )
         return "unavailable"
     return "ok"
 

@@ -52,7 +52,9 @@ def _postgres(url: str) -> dict[str, Any]:
     }
     long_running = {"migrate", "seed", "purge"} & set(sys.argv[1:2])
     timeout = 0 if long_running else env.int("CHATBE_STATEMENT_TIMEOUT", default=15) * 1000
-    options.setdefault("options", f"-c statement_timeout={timeout} -c idle_in_transaction_session_timeout=30000")
+    options.setdefault(
+        "options", f"-c statement_timeout={timeout} -c idle_in_transaction_session_timeout=30000"
+    )
     options.setdefault("connect_timeout", 5)
     options.setdefault("tcp_user_timeout", 10000)
     options.setdefault("application_name", "chatbe")
@@ -210,7 +212,12 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     # Without a null validator, the page would send this server's address to one on the web.
-    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "displayRequestDuration": True, "filter": True, "validatorUrl": None},
+    "SWAGGER_UI_SETTINGS": {
+        "deepLinking": True,
+        "displayRequestDuration": True,
+        "filter": True,
+        "validatorUrl": None,
+    },
     "SCHEMA_PATH_PREFIX": "/v1",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
@@ -242,8 +249,8 @@ CHATBE_PRESENCE_SWEEP = env.float("CHATBE_PRESENCE_SWEEP", default=2.0)
 CHATBE_REDIS_PREFIX = env.str("CHATBE_REDIS_PREFIX", default="chatbe")
 CHATBE_MAX_SOCKETS = env.int("CHATBE_MAX_SOCKETS", default=20_000)
 CHATBE_MAX_UNANSWERED = env.int("CHATBE_MAX_UNANSWERED", default=64)
-CHATBE_FRAME_RATE = env.float("CHATBE_FRAME_RATE", default=30.0)
-CHATBE_FRAME_BURST = env.float("CHATBE_FRAME_BURST", default=200.0)
+CHATBE_FRAME_RATE = env.float("CHATBE_FRAME_RATE", default=50.0)
+CHATBE_FRAME_BURST = env.float("CHATBE_FRAME_BURST", default=500.0)
 CHATBE_OUTBOX_BYTES = env.int("CHATBE_OUTBOX_BYTES", default=256 * 1024)
 CHATBE_SLOW_READER_TIMEOUT = env.float("CHATBE_SLOW_READER_TIMEOUT", default=30.0)
 CHATBE_WRITER_QUEUE = env.int("CHATBE_WRITER_QUEUE", default=10_000)

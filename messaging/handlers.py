@@ -151,7 +151,14 @@ class MessagingPart:
         elif verdict.code == "ok":
             message = services.announcement(item, verdict, socket.identity.username)
             ack = frames.Ack(
-                ref, item.conversation, verdict.seq, verdict.rev, item.id, item.client_id, message.created_at, False
+                ref,
+                item.conversation,
+                verdict.seq,
+                verdict.rev,
+                item.id,
+                item.client_id,
+                message.created_at,
+                False,
             )
             self._announce(route, message, ack, socket.connection)
         elif verdict.code == "repeat":
@@ -288,5 +295,3 @@ def _target(socket: SocketConsumer, frame: frames.Send) -> str | tuple[str, str]
     if frame.to.conversation is not None:
         return str(frame.to.conversation)
     return (socket.user_key, (frame.to.username or "").lower())
-
-

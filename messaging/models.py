@@ -69,12 +69,16 @@ class Membership(models.Model):
         MEMBER = "member"
 
     id = models.UUIDField(primary_key=True, default=ids.uuid7, editable=False)
-    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="memberships", db_index=False)
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.CASCADE, related_name="memberships", db_index=False
+    )
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=6, choices=Role.choices, default=Role.MEMBER)
     active = models.BooleanField(default=True)
     joined_seq = models.BigIntegerField(default=0, help_text="Messages up to this seq are not theirs to see.")
-    joined_rev = models.BigIntegerField(default=0, help_text="The rev of their joining; 0 in direct conversations.")
+    joined_rev = models.BigIntegerField(
+        default=0, help_text="The rev of their joining; 0 in direct conversations."
+    )
     wrote = models.BooleanField(default=False, help_text="Has sent a message here, so the other may answer.")
     delivered_seq = models.BigIntegerField(default=0)
     read_seq = models.BigIntegerField(default=0)

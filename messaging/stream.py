@@ -82,7 +82,15 @@ def streams_of(user: UUID) -> list[Stream]:
         )
     )
     return [
-        Stream(str(conversation), kind == Conversation.Kind.DIRECT, head, state, hidden, max(joined - 1, 0), active)
+        Stream(
+            str(conversation),
+            kind == Conversation.Kind.DIRECT,
+            head,
+            state,
+            hidden,
+            max(joined - 1, 0),
+            active,
+        )
         for conversation, kind, head, state, hidden, joined, active in rows
     ]
 
@@ -160,7 +168,12 @@ def _messages(wanted: Sequence[Wanted], limit: int) -> Iterable[frames.MessageOb
         if connection.vendor == "postgresql":
             cursor.execute(
                 POSTGRES,
-                [[w.conversation for w in wanted], [w.after for w in wanted], [w.head for w in wanted], limit],
+                [
+                    [w.conversation for w in wanted],
+                    [w.after for w in wanted],
+                    [w.head for w in wanted],
+                    limit,
+                ],
             )
             return [message_from_columns(row) for row in cursor.fetchall()]
         parts = json.dumps([[UUID(w.conversation).hex, w.after, w.head] for w in wanted])

@@ -56,7 +56,9 @@ async def start(socket: SocketConsumer, frame: frames.Sync) -> None:
     try:
         socket.begin_to_catch_up()
         streams = await _follow(socket)
-        plan = _plan(streams, {str(key): rev for key, rev in frame.conversations.items()}, others=frame.others)
+        plan = _plan(
+            streams, {str(key): rev for key, rev in frame.conversations.items()}, others=frame.others
+        )
         heads = {item.conversation: item.head for item in streams}
         await _send_states(socket, plan, heads)
         await _serve(socket, plan.wanted, plan.cursors)
@@ -113,7 +115,11 @@ async def _follow(socket: SocketConsumer) -> list[Stream]:
     user_id = socket.identity.user_id
     streams = await node.call(stream.streams_of, user_id)
     joined = {topic.id for topic in user.topics}
-    groups = [item.conversation for item in streams if item.active and not item.direct and item.conversation not in joined]
+    groups = [
+        item.conversation
+        for item in streams
+        if item.active and not item.direct and item.conversation not in joined
+    ]
     if groups:
         # Join before reading: the two must overlap.
         await node.join([fanout.conversation_group(group) for group in groups])

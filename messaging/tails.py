@@ -86,7 +86,10 @@ def forget(before: int) -> None:
 def members_here(conversations: list[str], users: list[str]) -> list[tuple[str, str]]:
     """Which of `users` are members of which of `conversations`; blocking."""
     rows = Membership.objects.filter(conversation__in=conversations, user__in=users, active=True)
-    return [(str(conversation), str(user)) for conversation, user in rows.values_list("conversation_id", "user_id")]
+    return [
+        (str(conversation), str(user))
+        for conversation, user in rows.values_list("conversation_id", "user_id")
+    ]
 
 
 class TailPart:

@@ -96,7 +96,9 @@ class SocketConsumer(Outbox, AsyncConsumer):
         self.identity = identity
         self.user_key = str(identity.user_id)
         now = time.monotonic()
-        self.bucket = TokenBucket(capacity=settings.CHATBE_FRAME_BURST, rate=settings.CHATBE_FRAME_RATE, now=now)
+        self.bucket = TokenBucket(
+            capacity=settings.CHATBE_FRAME_BURST, rate=settings.CHATBE_FRAME_RATE, now=now
+        )
         node.hub.add(self)
         await node.join([fanout.user_group(self.user_key)])
         admission = await node.call(admit, identity)

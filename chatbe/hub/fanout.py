@@ -55,7 +55,10 @@ def to_users(
     data = codec.encode(event)
     for user in users:
         key = str(user)
-        send([user_group(key)], {"type": "hub.fanout", "k": "e", "u": key, "d": data, "x": leave_out, "s": in_stream})
+        send(
+            [user_group(key)],
+            {"type": "hub.fanout", "k": "e", "u": key, "d": data, "x": leave_out, "s": in_stream},
+        )
 
 
 def to_members(conversation: str, event: frames.Event, *, leave_out: str = "") -> None:

@@ -107,7 +107,12 @@ class Hub:
         self.users: dict[str, LocalUser] = {}
         self.topics: dict[str, Topic] = {}
         self.sockets: dict[str, SocketConsumer] = {}
-        self._apply = {"e": self._on_event, "c": self._on_change, "t": self._on_topic_event, "k": self._on_control}
+        self._apply = {
+            "e": self._on_event,
+            "c": self._on_change,
+            "t": self._on_topic_event,
+            "k": self._on_control,
+        }
 
     # --- sockets and users -------------------------------------------------------------------------
 
@@ -220,7 +225,9 @@ class Hub:
             ack.duplicate = True
             self._answer(envelope["o"], ack)
 
-    def _direct_topic(self, topic: Topic | None, conversation: str, rev: int, users: Iterable[str]) -> Topic | None:
+    def _direct_topic(
+        self, topic: Topic | None, conversation: str, rev: int, users: Iterable[str]
+    ) -> Topic | None:
         """The topic of a direct conversation, made or joined now if one of `users` has begun a stream here."""
         for key in users:
             user = self.users.get(key)

@@ -140,5 +140,3 @@ def otps_by(issue: Callable[[list[UUID]], dict[UUID, str]]) -> None:
 def issue_otps(sessions: list[UUID]) -> dict[UUID, str]:
     """A fresh one-time password for each live session; blocking."""
     return _otp_issuers[-1](sessions) if _otp_issuers else {}
-
-

@@ -32,7 +32,9 @@ encode = msgspec.json.Encoder().encode
 def decode(data: str | bytes) -> frames.Command:
     """The command in one text frame. Raises `ProtocolError` with `too_large`, `bad_frame`, `unknown_type` or `invalid`."""
     if len(data) > frames.MAX_UP_BYTES or (
-        isinstance(data, str) and len(data) * 4 > frames.MAX_UP_BYTES and len(data.encode()) > frames.MAX_UP_BYTES
+        isinstance(data, str)
+        and len(data) * 4 > frames.MAX_UP_BYTES
+        and len(data.encode()) > frames.MAX_UP_BYTES
     ):
         raise ProtocolError(ErrorCode.TOO_LARGE, f"A frame has at most {frames.MAX_UP_BYTES} bytes.")
     try:

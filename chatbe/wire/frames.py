@@ -20,7 +20,9 @@ Seq = Annotated[int, Meta(ge=1, le=2**53 - 1, description="A message's place in 
 Rev = Annotated[int, Meta(ge=0, le=2**53 - 1, description="The count of a conversation's changes.")]
 Body = Annotated[str, Meta(min_length=1, max_length=MAX_BODY_CHARACTERS, description="Text without U+0000.")]
 Emoji = Annotated[str, Meta(min_length=1, max_length=64)]
-Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, description="RFC 3339, UTC, microseconds.")]
+Time = Annotated[
+    str, Meta(extra_json_schema={"format": "date-time"}, description="RFC 3339, UTC, microseconds.")
+]
 Id = Annotated[str, Meta(extra_json_schema={"format": "uuid"}, description="A UUID in its canonical form.")]
 Username = Annotated[str, Meta(min_length=1, max_length=64)]
 

@@ -61,7 +61,9 @@ def settle(store: Backend, batch: Sequence[Item], *, policy: str, wait: bool) ->
         except DatabaseAway as error:
             lost += 1
             if lost > 1:
-                logger.warning("database away", extra={"items": len(batch), "reason": str(error.__cause__)[:200]})
+                logger.warning(
+                    "database away", extra={"items": len(batch), "reason": str(error.__cause__)[:200]}
+                )
                 return [None] * len(batch)
         except BatchFailed as error:
             if len(batch) == 1:
@@ -150,7 +152,9 @@ class Writer:
         first = self._waiting[0]
         if first.turns >= TURNS_UNTIL_ALONE:
             conversation = first.item.conversation
-            batch = [entry for entry in self._waiting if entry.item.conversation == conversation][: self._batch_size]
+            batch = [entry for entry in self._waiting if entry.item.conversation == conversation][
+                : self._batch_size
+            ]
             chosen = set(map(id, batch))
             self._waiting = [entry for entry in self._waiting if id(entry) not in chosen]
             self._requests.put((batch, True))
@@ -163,7 +167,9 @@ class Writer:
         while (request := self._requests.get()) is not None:
             batch, wait = request
             try:
-                verdicts = settle(self._store, [entry.item for entry in batch], policy=self._policy, wait=wait)
+                verdicts = settle(
+                    self._store, [entry.item for entry in batch], policy=self._policy, wait=wait
+                )
             except Exception:
                 # Nobody may wait for ever; whether the commit happened is not known.
                 logger.exception("batch failed")

@@ -99,14 +99,17 @@ class _Batch:
         self.memberships = {
             (row.conversation_id, row.user_id): row
             for row in Membership.objects.select_for_update(no_key=True)
-            .filter(Q(user__in=senders) | Q(conversation__kind=Conversation.Kind.DIRECT), conversation__in=keys)
+            .filter(
+                Q(user__in=senders) | Q(conversation__kind=Conversation.Kind.DIRECT), conversation__in=keys
+            )
             .order_by("conversation_id", "user_id")
         }
         self.peers = {
             (row.conversation_id, user): row
             for row in self.memberships.values()
             for user in senders
-            if user != row.user_id and self.conversations[row.conversation_id].kind == Conversation.Kind.DIRECT
+            if user != row.user_id
+            and self.conversations[row.conversation_id].kind == Conversation.Kind.DIRECT
         }
         self.old = {
             (row.sender_id, row.client_id): row
@@ -117,7 +120,9 @@ class _Batch:
         self.users = User.objects.in_bulk(senders)
         others = {row.user_id for row in self.peers.values()}
         self.blocks = set(
-            Block.objects.filter(blocker__in=others, blocked__in=senders).values_list("blocker_id", "blocked_id")
+            Block.objects.filter(blocker__in=others, blocked__in=senders).values_list(
+                "blocker_id", "blocked_id"
+            )
         )
         self.contacts = set(
             Contact.objects.filter(
