@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from rest_framework.test import APIClient
 from accounts import services
 from accounts.models import Session, User
 from accounts.tokens import Tokens
+from chatbe.core import clock
 from chatbe.hub import fanout
 
 PASSWORD = "correct horse battery staple"
@@ -129,3 +131,14 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> FanOut:
 def committing(django_capture_on_commit_callbacks: Any) -> Callable[[], Any]:
     """`with committing():` what was to happen after the commit happens at its end."""
     return functools.partial(django_capture_on_commit_callbacks, execute=True)
+
+
+@pytest.fixture
+def noon(monkeypatch: pytest.MonkeyPatch, settings: Any) -> list[datetime]:
+    """A clock that stands still 30 s into every window; `noon[0]` moves it."""
+    settings.CHATBE_RATE_LIMITS = True
+    # Ahead of the true time, so that tokens made by this clock are good.
+    start = (clock.now().timestamp() // 3600 + 1) * 3600 + 30
+    now = [datetime.fromtimestamp(start, UTC)]
+    monkeypatch.setattr(clock, "now", lambda: now[0])
+    return now

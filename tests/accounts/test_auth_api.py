@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -430,19 +430,8 @@ def test_a_refused_change_of_password_changes_nothing(
 # --- limits -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def noon(monkeypatch: pytest.MonkeyPatch, settings: Any) -> list[Any]:
-    """A clock that stands still 30 s into every window; `noon[0]` moves it."""
-    settings.CHATBE_RATE_LIMITS = True
-    # Ahead of the true time, so that tokens made by this clock are good.
-    start = (clock.now().timestamp() // 3600 + 1) * 3600 + 30
-    now = [datetime.fromtimestamp(start, UTC)]
-    monkeypatch.setattr(clock, "now", lambda: now[0])
-    return now
-
-
 def test_failed_logins_are_limited_per_account_known_or_not(
-    stranger: DocumentedClient, make_user: Callable[..., User], noon: list[Any]
+    stranger: DocumentedClient, make_user: Callable[..., User], noon: list[datetime]
 ) -> None:
     make_user("alice")
     for name in ("alice", "nobody"):
@@ -459,7 +448,7 @@ def test_failed_logins_are_limited_per_account_known_or_not(
 
 
 def test_failed_logins_are_limited_per_address(
-    stranger: DocumentedClient, make_user: Callable[..., User], noon: list[Any], settings: Any
+    stranger: DocumentedClient, make_user: Callable[..., User], noon: list[datetime], settings: Any
 ) -> None:
     make_user("alice")
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher", *settings.PASSWORD_HASHERS]
@@ -470,13 +459,13 @@ def test_failed_logins_are_limited_per_address(
     login(stranger, username="alice", password=PASSWORD)
 
 
-def test_good_logins_do_not_count(stranger: DocumentedClient, make_user: Callable[..., User], noon: list[Any]) -> None:
+def test_good_logins_do_not_count(stranger: DocumentedClient, make_user: Callable[..., User], noon: list[datetime]) -> None:
     make_user("alice")
     for _ in range(12):
         login(stranger, username="alice", password=PASSWORD)
 
 
-def test_one_time_passwords_are_limited_per_session(sign_in: Callable[..., Device], noon: list[Any]) -> None:
+def test_one_time_passwords_are_limited_per_session(sign_in: Callable[..., Device], noon: list[datetime]) -> None:
     device = sign_in("alice")
     for _ in range(30):
         assert device.post("/v1/auth/otp").status_code == 200
@@ -487,7 +476,7 @@ def test_one_time_passwords_are_limited_per_session(sign_in: Callable[..., Devic
 
 
 def test_registrations_are_limited_per_address(
-    stranger: DocumentedClient, noon: list[Any], monkeypatch: pytest.MonkeyPatch
+    stranger: DocumentedClient, noon: list[datetime], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from accounts import attempts
 
@@ -497,7 +486,7 @@ def test_registrations_are_limited_per_address(
         assert stranger.post("/v1/auth/register", fields, format="json").status_code == status
 
 
-def test_wrong_own_passwords_are_limited(sign_in: Callable[..., Device], noon: list[Any]) -> None:
+def test_wrong_own_passwords_are_limited(sign_in: Callable[..., Device], noon: list[datetime]) -> None:
     device = sign_in("alice")
     for _ in range(10):
         assert device.delete("/v1/me", password="wrong").status_code == 400
@@ -505,7 +494,7 @@ def test_wrong_own_passwords_are_limited(sign_in: Callable[..., Device], noon: l
 
 
 def test_limits_can_be_lifted(
-    stranger: DocumentedClient, make_user: Callable[..., User], settings: Any, noon: list[Any]
+    stranger: DocumentedClient, make_user: Callable[..., User], settings: Any, noon: list[datetime]
 ) -> None:
     settings.CHATBE_RATE_LIMITS = False
     make_user("alice")
