@@ -30,7 +30,10 @@ if _BACKEND == "cluster" and not _WORKER:
     # Workers of xdist inherit the URLs.
     _SERVERS.start()
 backends.set_environment(_BACKEND, Path(_FOLDER.name), _WORKER or "main")
-django.setup()
+with pytest.MonkeyPatch.context() as _patch:
+    # Not kept in the environment: pytest-django would load the settings in xdist's workers before this file.
+    _patch.setenv("DJANGO_SETTINGS_MODULE", "chatbe.settings")
+    django.setup()
 
 from django.contrib.auth.hashers import Argon2PasswordHasher  # noqa: E402 - it needs the settings
 from django.db import connection  # noqa: E402

@@ -1,1 +1,1 @@
-"""What tests, the fault harness and the benchmarks start: real servers, in folders and on ports of their own."""
+"""Servers that tests, the fault harness and the benchmarks start: real ones, each in a temporary folder."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 from pathlib import Path
+from types import FrameType
 from typing import Literal, cast, get_args
 
 from tests.support.servers import PostgresServer, RedisServer
@@ -38,6 +40,9 @@ class Servers:
 
     def start(self) -> None:
         """Start what the environment does not name yet."""
+        # However this process is ended, but for kill -9, it ends what it started.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _end)
         if not os.environ.get("DATABASE_URL", "").startswith(("postgres://", "postgresql://")):
             os.environ["DATABASE_URL"] = self._stack.enter_context(PostgresServer()).url
             self._stack.callback(os.environ.pop, "DATABASE_URL", None)
@@ -48,6 +53,10 @@ class Servers:
     def close(self) -> None:
         """End what `start` started. May be called twice."""
         self._stack.close()
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def set_environment(backend: Backend, folder: Path, worker: str) -> None:
@@ -63,5 +72,4 @@ def set_environment(backend: Backend, folder: Path, worker: str) -> None:
         CHATBE_VAR_DIR=str(folder),
         CHATBE_REDIS_PREFIX=f"chatbe-test-{secrets.token_hex(4)}-{worker}",
         SECRET_KEY="a-key-for-tests-only-" + "0" * 43,
-        DJANGO_SETTINGS_MODULE="chatbe.settings",
     )

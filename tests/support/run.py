@@ -7,11 +7,9 @@ run on it alone; CHATBE_TEST_PROCESSES says how many processes share the work (2
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
-from types import FrameType
 
 from tests.support.backends import BACKENDS, Backend, BackendError, Servers, chosen
 from tests.support.servers import ServerError
@@ -21,9 +19,6 @@ _NO_TESTS = 5
 
 def main(arguments: list[str]) -> int:
     """Returns 0 when all passed, else pytest's exit code of the first backend that failed."""
-    # Ended in any way but kill -9, this process ends what it started.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
     try:
         backends = (chosen(),) if os.environ.get("CHATBE_TEST_BACKEND") else BACKENDS
         codes = [_run(backend, arguments) for backend in backends]
@@ -52,10 +47,6 @@ def _run(backend: Backend, arguments: list[str]) -> int:
         servers.close()
     print(f"== tests on {backend} took {time.monotonic() - started:.0f} s", flush=True)
     return code
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":
