@@ -36,7 +36,17 @@ the gap."""
 class _Channel:
     """A channel of this process: its queue, or the receiver that is called in its place."""
 
-    __slots__ = ("_max_bytes", "_max_messages", "bytes", "groups", "messages", "name", "overflowing", "receiver", "waiters")
+    __slots__ = (
+        "_max_bytes",
+        "_max_messages",
+        "bytes",
+        "groups",
+        "messages",
+        "name",
+        "overflowing",
+        "receiver",
+        "waiters",
+    )
 
     def __init__(self, name: str, *, max_messages: int, max_bytes: int) -> None:
         self.name = name
@@ -110,7 +120,7 @@ class PipelinedRedisLoopLayer(RedisPubSubLoopLayer):
         self._serialize = channel_layer.serialize
         self._deserialize = channel_layer.deserialize
         self._rules = BaseChannelLayer(capacity=capacity)
-        self._rules.channel_capacity = self._rules.compile_capacities(channel_capacity or {})
+        self._capacities = self._rules.compile_capacities(dict(channel_capacity or {}))
         self._capacity_bytes = capacity_bytes
         self.channels: dict[str, _Channel] = {}
         self.groups: dict[bytes, dict[_Channel, None]] = {}
@@ -200,7 +210,9 @@ class PipelinedRedisLoopLayer(RedisPubSubLoopLayer):
         """`group_add` for many groups, in one round trip."""
         target = self.channels.get(channel)
         if target is None:
-            raise RuntimeError(f"{channel!r} is no channel of this process; groups take those of new_channel()")
+            raise RuntimeError(
+                f"{channel!r} is no channel of this process; groups take those of new_channel()"
+            )
         wanted: dict[RedisPipeline, list[bytes]] = {}
         for group in groups:
             self._rules.require_valid_group_name(group)
@@ -227,14 +239,20 @@ class PipelinedRedisLoopLayer(RedisPubSubLoopLayer):
                 self._leave(target, (self._group_prefix + group).encode())
 
     async def group_send(self, group: str, message: Message) -> None:
-        """Send to a group; returns when Redis has the message, or it is counted as lost. Never raises for Redis."""
+        """Send to a group; returns when Redis has the message, or it is counted as lost.
+
+        Raises nothing for a Redis that is away.
+        """
         self._rules.require_valid_group_name(group)
         _require_message(message)
         name = self._group_prefix + group
         await self._get_shard(name).publish_confirmed(name.encode(), self._serialize(message))
 
     def publish_nowait(self, group: str, message: Message) -> bool:
-        """Queue a message to a group for this loop turn's write; False, and counted as lost, if it cannot go out."""
+        """Queue a message to a group for this loop turn's write.
+
+        Returns False, and counts it as lost, if it cannot go out.
+        """
         name = self._group_prefix + group
         shard = self._only_shard or self._get_shard(name)
         return shard.publish(name.encode(), self._serialize(message))
@@ -256,7 +274,10 @@ class PipelinedRedisLoopLayer(RedisPubSubLoopLayer):
         return sum(shard.lost for shard in self._shards)
 
     def on_loss(self, listener: Callable[[Loss], None]) -> Callable[[], None]:
-        """Call `listener(reason)` on the event loop whenever messages may be missing; returns how to end that."""
+        """Call `listener(reason)` on the event loop whenever messages may be missing.
+
+        Returns the function that ends this.
+        """
         self._loss_listeners.append(listener)
         return partial(self._loss_listeners.remove, listener)
 
@@ -277,9 +298,10 @@ class PipelinedRedisLoopLayer(RedisPubSubLoopLayer):
     async def _open(self, channel: str) -> _Channel:
         self._rules.require_valid_channel_name(channel)
         key = channel.encode()
-        target = _Channel(
-            channel, max_messages=self._rules.get_capacity(channel), max_bytes=self._capacity_bytes
+        capacity = next(
+            (limit for pattern, limit in self._capacities if pattern.match(channel)), self._rules.capacity
         )
+        target = _Channel(channel, max_messages=capacity, max_bytes=self._capacity_bytes)
         self.channels[channel] = self._routes[key] = target
         try:
             await self._get_shard(channel).subscribe((key,))
@@ -317,7 +339,7 @@ class PipelinedRedisLoopLayer(RedisPubSubLoopLayer):
             targets = (target,)
         try:
             message = self._deserialize(data)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as said below
             # Whatever a foreign publisher or a wrong key put there: the next message may be ours.
             logger.warning("an unreadable message on the bus", extra={"channel": name, "reason": repr(error)})
             return
@@ -355,7 +377,7 @@ class PipelinedRedisLoopLayer(RedisPubSubLoopLayer):
                 logger.exception("a loss listener failed", extra={"loss": reason})
 
     def _call_hook(self, hook: Callable[[], Any] | None) -> None:
-        """channels_redis' `on_disconnect` and `on_reconnect`: functions or coroutine functions without arguments."""
+        """Call channels_redis' `on_disconnect` or `on_reconnect`: a function or coroutine function."""
         if hook is None:
             return
         try:
@@ -389,7 +411,7 @@ class PipelinedRedisChannelLayer(RedisPubSubChannelLayer):
         loop = asyncio.get_running_loop()
         layer: PipelinedRedisLoopLayer | None = self._layers.get(loop)
         if layer is None:
-            layer = PipelinedRedisLoopLayer(*self._args, **self._kwargs, channel_layer=self)
+            layer = PipelinedRedisLoopLayer(*self._args, **{**self._kwargs, "channel_layer": self})
             self._layers[loop] = layer
             # A short-lived loop (async_to_sync in a thread) takes its connections with it.
             _wrap_close(self, loop)

@@ -18,7 +18,7 @@ class CannotListen(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where to listen: a TCP address, or a unix socket's path, or a listening descriptor that is there already."""
+    """Where to listen: a TCP address, a unix socket's path, or a descriptor that listens already."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -47,11 +47,13 @@ def url(listener: socket.socket) -> str:
 
 
 def _open_tcp(host: str, port: int, *, shared: bool) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise CannotListen(f"{port} is no TCP port. Take one from 1 to 65535, or 0 for any that is free.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except (OSError, OverflowError) as error:
+    except (OSError, UnicodeError) as error:
         raise CannotListen(f"{host}:{port} is no address of this machine: {error}.") from error
     listener = socket.socket(family, kind, protocol)
     try:
@@ -60,20 +62,19 @@ def _open_tcp(host: str, port: int, *, shared: bool) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listener.close()
         raise CannotListen(_explain(error, host, port)) from error
-    listener.setblocking(False)
+    listener.setblocking(False)  # noqa: FBT003 - the standard library's
     return listener
 
 
-def _explain(error: OSError | OverflowError, host: str, port: int) -> str:
-    number = getattr(error, "errno", None)
-    if number == errno.EADDRINUSE:
+def _explain(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
         return f"Port {port} on {host} is in use. Stop what listens there, or take another: --port {port + 1}"
-    if number == errno.EACCES:
+    if error.errno == errno.EACCES:
         return f"Port {port} needs rights that this user does not have. Take one above 1023: --port 8000"
-    if number == errno.EADDRNOTAVAIL:
+    if error.errno == errno.EADDRNOTAVAIL:
         return f"{host} is no address of this machine. Take one that is: --host 127.0.0.1"
     return f"Cannot listen on {host}:{port}: {error}."
 
@@ -97,7 +98,7 @@ def _open_unix(path: str) -> socket.socket:
     except OSError as error:
         listener.close()
         raise CannotListen(f"Cannot listen on {path}: {error}.") from error
-    listener.setblocking(False)
+    listener.setblocking(False)  # noqa: FBT003 - the standard library's
     return listener
 
 
@@ -109,5 +110,5 @@ def _adopt(descriptor: int) -> socket.socket:
         raise CannotListen(f"Descriptor {descriptor} is no socket: {error}.") from error
     if not accepting:
         raise CannotListen(f"Descriptor {descriptor} is a socket that does not listen.")
-    listener.setblocking(False)
+    listener.setblocking(False)  # noqa: FBT003 - the standard library's
     return listener

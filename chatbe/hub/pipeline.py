@@ -26,6 +26,8 @@ logger = logging.getLogger("chatbe.hub.pipeline")
 
 _NAMES_PER_COMMAND: Final = 1000
 _PING: Final = object()
+# Its stub knows commands of one word only.
+_pack = cast("Callable[[tuple[bytes, ...]], bytes]", hiredis.pack_command)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ class RedisPipeline(asyncio.Protocol):
         ):
             self.lost += 1
             return False
-        command = hiredis.pack_command((b"PUBLISH", channel, payload))
+        command = _pack((b"PUBLISH", channel, payload))
         self._outgoing.append(command)
         self._outgoing_bytes += len(command)
         self._answers.append(waiter)
@@ -279,7 +281,10 @@ class RedisPipeline(asyncio.Protocol):
             raise
         # redis-py reads one answer per coroutine call; here a whole read is parsed at once. All
         # answers of the handshake have been read, so nothing is left behind in redis-py's buffers.
-        transport = cast("asyncio.WriteTransport", connection._writer.transport)  # noqa: SLF001
+        writer = connection._writer  # noqa: SLF001 - it has no public name
+        if writer is None:
+            raise ConnectionResetError("closed by Redis at once")
+        transport = writer.transport
         transport.set_protocol(self)
         self.connection_made(transport)
         return connection
@@ -379,7 +384,7 @@ class RedisPipeline(asyncio.Protocol):
 
     def _add_control(self, command: bytes, names: list[bytes]) -> None:
         for start in range(0, len(names), _NAMES_PER_COMMAND):
-            self._control.append(hiredis.pack_command((command, *names[start : start + _NAMES_PER_COMMAND])))
+            self._control.append(_pack((command, *names[start : start + _NAMES_PER_COMMAND])))
 
     def _confirm(self) -> None:
         batch = self._confirmations.popleft()
@@ -399,7 +404,7 @@ class RedisPipeline(asyncio.Protocol):
             self._heard = False
             self._watch = self._loop.call_later(self._options.ping_interval, self._look_for_life)
         else:
-            self._outgoing.append(hiredis.pack_command((b"PING",)))
+            self._outgoing.append(_pack((b"PING",)))
             self._answers.append(_PING)
             self._schedule_flush()
             self._watch = self._loop.call_later(self._options.ping_timeout, self._judge, 2)
@@ -408,7 +413,7 @@ class RedisPipeline(asyncio.Protocol):
         if self._heard:
             self._look_for_life()
         elif chances > 0:
-            # If this process itself stood still, the answer may lie unread in the kernel: read before judging.
+            # If this process itself stood still, the answer may lie unread in the kernel: read first.
             self._watch = self._loop.call_later(0.01, self._judge, chances - 1)
         else:
             self._give_up("no sign of life")

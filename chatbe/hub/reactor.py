@@ -24,7 +24,8 @@ class UvloopReactor(AsyncioSelectorReactor):
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop that it runs."""
-        return self._asyncioEventloop
+        loop: asyncio.AbstractEventLoop = self._asyncioEventloop
+        return loop
 
     def addReader(self, reader: Any) -> None:  # noqa: N802 - Twisted's name
         """Have `reader.doRead` called while there is something to read."""
@@ -40,7 +41,7 @@ class UvloopReactor(AsyncioSelectorReactor):
             self.loop.add_writer(descriptor, self._act, writer, writer.doWrite, False)  # noqa: FBT003 - as above
             self._writers[writer] = descriptor
 
-    def _act(self, selectable: Any, act: Any, is_read: bool) -> None:  # noqa: FBT001 - called by uvloop
+    def _act(self, selectable: Any, act: Any, is_read: bool) -> None:
         try:
             why = act()
         except Exception as error:
@@ -60,5 +61,7 @@ def install() -> UvloopReactor:
         installReactor(reactor)
         return reactor
     if not isinstance(installed, UvloopReactor):
-        raise RuntimeError(f"another Twisted reactor is installed already: {installed!r}")
+        raise RuntimeError(  # noqa: TRY004 - which reactor is there is no argument's type
+            f"another Twisted reactor is installed already: {installed!r}"
+        )
     return installed

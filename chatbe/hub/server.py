@@ -64,8 +64,8 @@ twisted_loop.close()
 logger = logging.getLogger("chatbe.hub.server")
 access = logging.getLogger("chatbe.access")
 
-MAX_MESSAGE: Final = 64 * 1024 + 512
-"""Bytes of an inbound message; a little above the contract's 64 KiB, which the codec checks exactly."""
+MAX_MESSAGE: Final = 128 * 1024
+"""Bytes of an inbound message; twice the contract's 64 KiB, which the codec checks exactly."""
 READ_SIZE: Final = 64 * 1024
 SWEEP_PERIOD: Final = 1.0
 LINGER: Final = 5.0
@@ -144,9 +144,11 @@ class Connection(tcp.Server):
     taken = 0
     """Bytes that the kernel took from the buffer."""
 
-    def __init__(self, sock: socket.socket, protocol: Any, peer: Any, all_connections: set[Connection]) -> None:
+    def __init__(
+        self, sock: socket.socket, protocol: Any, peer: Any, all_connections: set[Connection]
+    ) -> None:
         client = peer if isinstance(peer, tuple) else ("", 0)
-        super().__init__(sock, protocol, client, None, 0, _reactor)  # type: ignore[arg-type] - None: no Twisted port
+        super().__init__(sock, protocol, client, None, 0, _reactor)
         self.repstr = f"<connection from {client[0]}>"
         self._all = all_connections
         all_connections.add(self)
@@ -154,7 +156,8 @@ class Connection(tcp.Server):
     @property
     def buffered(self) -> int:
         """Bytes that the kernel has not taken yet."""
-        return len(self.dataBuffer) - self.offset + self._tempDataLen
+        waiting: int = len(self.dataBuffer) - self.offset + self._tempDataLen
+        return waiting
 
     def write_now(self, data: bytes) -> None:
         """Write straight to the socket while nothing is buffered; what it does not take is buffered."""
@@ -164,7 +167,7 @@ class Connection(tcp.Server):
         try:
             sent = self.socket.send(data)
         except OSError:
-            # Full, or broken: buffered, the reactor's next write finds out and ends the connection if need be.
+            # Full, or broken: the reactor's next write finds out and ends the connection if need be.
             sent = 0
         if sent < len(data):
             self.write(data[sent:])
@@ -212,7 +215,7 @@ class Connection(tcp.Server):
 
     @property
     def _is_unix(self) -> bool:
-        return self.socket.family == socket.AF_UNIX
+        return bool(self.socket.family == socket.AF_UNIX)
 
 
 class Listener:
@@ -299,6 +302,7 @@ class SocketProtocol(WebSocketProtocol):
     is_open = is_closed = _Nobody()
 
     transport: Connection
+    message_data: list[bytes] | None
     application_queue: Inbox | None = None
     _on_text: Callable[[bytes], None] | None = None
     _on_binary: Callable[[], None] | None = None
@@ -419,7 +423,7 @@ class SocketProtocol(WebSocketProtocol):
                 self._dataReceived(data[position:])
                 return
 
-    def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: FBT001, N803 - autobahn's
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N803 - autobahn's
         """A whole message that came another way than as one plain frame."""
         if self.state != self.STATE_OPEN:
             return
@@ -435,7 +439,7 @@ class SocketProtocol(WebSocketProtocol):
 
     def onMessageEnd(self) -> None:
         """All frames of a message are here."""
-        if not self.failedByMe:
+        if not self.failedByMe and self.message_data is not None:
             self.onMessage(b"".join(self.message_data), self.message_is_binary)
         self.message_data = None
 
@@ -461,7 +465,13 @@ class SocketProtocol(WebSocketProtocol):
     def onOpen(self) -> None:
         """Let go of what only the handshake needed."""
         for name in (
-            *("http_request_data", "http_status_line", "http_headers", "http_request_uri", "http_request_path"),
+            *(
+                "http_request_data",
+                "http_status_line",
+                "http_headers",
+                "http_request_uri",
+                "http_request_path",
+            ),
             *("http_request_params", "http_request_host", "http_response_data", "_wskey", "request"),
             *("websocket_extensions", "websocket_extensions_in_use", "websocket_protocols", "clean_headers"),
             *("application_deferred", "protocol_to_accept"),
@@ -478,7 +488,7 @@ class SocketProtocol(WebSocketProtocol):
         else:
             super().handle_reply(message)
 
-    def serverSend(self, content: Any, binary: bool = False) -> None:  # noqa: FBT001, FBT002 - Daphne's
+    def serverSend(self, content: Any, binary: bool = False) -> None:
         """Send a message for an application that speaks plain ASGI."""
         if self.state == self.STATE_CONNECTING:
             self.serverAccept()
@@ -493,12 +503,13 @@ class SocketProtocol(WebSocketProtocol):
         if self.state == self.STATE_CLOSING:
             self._bound_close()
 
-    def dropConnection(self, abort: bool = False) -> None:  # noqa: FBT001, FBT002 - autobahn's
-        """End the connection, after what is buffered unless `abort`."""
+    def dropConnection(self, abort: bool = False) -> None:
+        """End the connection, after what is buffered; at once if `abort` and nothing went as it should."""
         if self.state != self.STATE_CLOSED:
             self.state = self.STATE_CLOSED
             self.droppedByMe = True
-            if abort:
+            # Both sides may have closed at the same moment: then our close frame has yet to leave.
+            if abort and not self.wasClean:
                 self.transport.abortConnection()
             else:
                 self.transport.loseConnection()
@@ -520,13 +531,14 @@ class SocketProtocol(WebSocketProtocol):
         else:
             self.transport.abortConnection()
 
-    def connectionLost(self, reason: Any = None) -> None:
+    def connectionLost(self, _reason: Any = None) -> None:
         """The connection is gone: tell the application, once."""
         self.state = self.STATE_CLOSED
         code = self.remoteCloseCode if self.wasClean else 1006
-        self.onClose(self.wasClean, 1005 if code is None else code, self.remoteCloseReason or "")
+        reason: str | None = self.remoteCloseReason
+        self.onClose(self.wasClean, 1005 if code is None else code, reason or "")
 
-    def onClose(self, wasClean: bool, code: int, reason: str) -> None:  # noqa: ARG002, FBT001, N803 - autobahn's
+    def onClose(self, wasClean: bool, code: int, reason: str) -> None:  # noqa: ARG002, N803 - autobahn's
         """Tell the application, and forget it."""
         server = self.factory.server_class
         server.sockets.discard(self)
@@ -541,7 +553,9 @@ class SocketProtocol(WebSocketProtocol):
             except Exception:
                 logger.exception("an application failed on the end of its socket")
         if self.application_queue is not None:
-            self.application_queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+            self.application_queue.put_nowait(
+                {"type": "websocket.disconnect", "code": code, "reason": reason}
+            )
         server.look_whether_drained()
 
     def application_returned(self, error: BaseException | None) -> None:
@@ -565,7 +579,7 @@ class SocketProtocol(WebSocketProtocol):
             self._on_drain()
 
     def supervise(self, now: float, options: ServerOptions) -> None:
-        """Ping who is silent, drop who stays silent; called for sockets from which nothing came for a while."""
+        """Ping who is silent, drop who stays so; called when nothing has come from it for a while."""
         silence = now - self.last_inbound
         if self.state == self.STATE_CONNECTING:
             if silence > options.accept_timeout:
@@ -577,8 +591,8 @@ class SocketProtocol(WebSocketProtocol):
                 self.write_frames(PING)
             elif now - self._pinged > options.ping_timeout:
                 if self.transport.taken != self._taken_at_ping:
-                    # Slow: the ping may still wait behind what is being read. Only bytes that the client's
-                    # side has made room for count, so that what we send cannot hide that nobody is there.
+                    # Slow: the ping may still wait behind what is being read. Only bytes that the
+                    # client's side made room for count: what we send cannot hide that nobody is there.
                     self._pinged = now
                     self._taken_at_ping = self.transport.taken
                 else:
@@ -623,7 +637,8 @@ class Request(WebRequest):
         self.requestHeaders.removeHeader(b"expect")
         body = _problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"At most {self.server.options.max_body} bytes.")
         transport = self.channel.transport
-        transport.write(
+        # Straight to the socket: the client may have ended its side already, which drops what is buffered.
+        transport.write_now(
             b"HTTP/1.1 413 Content Too Large\r\nContent-Type: application/problem+json\r\n"
             b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(body), body)
         )
@@ -642,7 +657,6 @@ class Request(WebRequest):
             return super().process()
         self.request_start = time.time()
         if len(self.server.sockets) >= self.server.options.max_sockets or self.server.stopping:
-            self.clean_headers = []
             self.basic_error(503, b"Service Unavailable", "No more sockets here.", retry_after=5)
             return None
         channel = self.channel
@@ -652,7 +666,14 @@ class Request(WebRequest):
             channel.requests.clear()
         return result
 
-    def basic_error(self, status: int, status_text: bytes, body: str, *, retry_after: int | None = None) -> None:
+    def basic_error(
+        self,
+        status: int,
+        status_text: bytes,  # noqa: ARG002 - Daphne's
+        body: str,
+        *,
+        retry_after: int | None = None,
+    ) -> None:
         """Answer with a problem, if no answer has begun."""
         if self._response_started:
             if not self.finished:
@@ -763,7 +784,7 @@ class Server(DaphneServer):
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, number)
         if self._parent is not None:
-            self._parent.setblocking(False)
+            self._parent.setblocking(False)  # noqa: FBT003 - the standard library's
             self._loop.add_reader(self._parent, self._on_parent)
         _reactor.addSystemEventTrigger("before", "shutdown", self.kill_all_applications)
         _reactor.callWhenRunning(self._begin)
@@ -851,7 +872,9 @@ class Server(DaphneServer):
 
     def kill_all_applications(self) -> Deferred[Any]:
         """Cancel what still runs and wait for it; Daphne's own stumbles over applications that have ended."""
-        tasks = [task for details in self.connections.values() if (task := details.get("application_instance"))]
+        tasks = [
+            task for details in self.connections.values() if (task := details.get("application_instance"))
+        ]
         for task in tasks:
             task.cancel()
         return Deferred.fromFuture(asyncio.gather(*tasks, return_exceptions=True))
@@ -907,7 +930,7 @@ class Server(DaphneServer):
             protocol.application_returned(error)
 
     def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
-        """Daphne's access log, by Django's logging; never with the query string: one-time passwords are in it."""
+        """Daphne's access log, by Django's logging; without query strings: one-time passwords are in them."""
         if protocol != "http" or action != "complete":
             return
         path = details["path"].partition("?")[0]

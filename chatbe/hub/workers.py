@@ -23,7 +23,7 @@ from chatbe.hub.listening import Endpoint
 logger = logging.getLogger("chatbe.hub.workers")
 
 QUICK_DEATH = 5.0
-"""Seconds; a worker that dies younger is restarted with a growing delay."""
+"""Seconds; when one worker after another dies younger, the next starts after a growing delay."""
 MIN_DELAY = 0.5
 MAX_DELAY = 30.0
 
@@ -141,9 +141,11 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             quick_deaths = quick_deaths + 1 if code and time.monotonic() - started < QUICK_DEATH else 0
-            logger.warning("a worker has ended and is replaced", extra={"pid": worker.process.pid, "code": code})
-            if quick_deaths:
-                await self._wait_to_restart(slot, min(MAX_DELAY, MIN_DELAY * 2 ** (quick_deaths - 1)))
+            logger.warning(
+                "a worker has ended and is replaced", extra={"pid": worker.process.pid, "code": code}
+            )
+            if quick_deaths > 1:
+                await self._wait_to_restart(slot, min(MAX_DELAY, MIN_DELAY * 2 ** (quick_deaths - 2)))
 
     async def _start(self, slot: int) -> _Worker:
         ours, theirs = socket.socketpair()
@@ -155,7 +157,7 @@ class Supervisor:
                 # Ctrl-C is for the supervisor, which passes it on.
                 start_new_session=True,
             )
-        ours.setblocking(False)
+        ours.setblocking(False)  # noqa: FBT003 - the standard library's
         worker = self._workers[slot] = _Worker(process, ours)
         if self._stopping.is_set():
             worker.stop()
@@ -189,7 +191,9 @@ class Supervisor:
         if not ended.done():
             await asyncio.wait([ended], timeout=self._patience)
             if not ended.done():
-                logger.warning("a worker did not drain in time and is killed", extra={"pid": worker.process.pid})
+                logger.warning(
+                    "a worker did not drain in time and is killed", extra={"pid": worker.process.pid}
+                )
                 worker.kill()
         code = await ended
         worker.link.close()

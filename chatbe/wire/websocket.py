@@ -34,7 +34,7 @@ def encode_close_frame(code: int, reason: str = "") -> bytes:
     return b"%c%c%b%b" % (_CLOSE, 2 + len(text), code.to_bytes(2, "big"), text)
 
 
-def take_text_frame(data: bytes, start: int, limit: int) -> tuple[bytes, int] | None:  # noqa: PLR0911 - each is a case
+def take_text_frame(data: bytes, start: int, limit: int) -> tuple[bytes, int] | None:
     """Read the frame at `start` if it is the plain case: a whole, masked, unfragmented text message.
 
     Returns its unmasked payload (not yet known to be UTF-8) and where the next frame begins. None

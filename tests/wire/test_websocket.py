@@ -85,7 +85,18 @@ def test_each_length_form_is_taken_and_its_every_cut_is_left(length: int) -> Non
         b"\x81\xfe\x00\x05mask12345",
         b"\x81\xff\x00\x00\x00\x00\x00\x00\x00\x05mask12345",
     ],
-    ids="too-long binary ping close continuation fragment unmasked reserved long-16 long-64".split(),
+    ids=[
+        "too-long",
+        "binary",
+        "ping",
+        "close",
+        "continuation",
+        "fragment",
+        "unmasked",
+        "reserved",
+        "long-16",
+        "long-64",
+    ],
 )
 def test_all_but_the_plain_case_is_left_to_a_full_parser(data: bytes) -> None:
     assert websocket.take_text_frame(data, 0, 100) is None

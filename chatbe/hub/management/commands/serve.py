@@ -26,7 +26,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Where to listen, and with how many processes."""
         where = parser.add_mutually_exclusive_group()
-        where.add_argument("--port", type=int, default=8000, help="TCP port; 0 takes a free one (default 8000)")
+        where.add_argument(
+            "--port", type=int, default=8000, help="TCP port; 0 takes a free one (default 8000)"
+        )
         where.add_argument("--uds", default="", metavar="PATH", help="listen on a unix socket instead")
         where.add_argument("--fd", type=int, metavar="N", help="accept on a listening descriptor instead")
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
@@ -35,7 +37,7 @@ class Command(BaseCommand):
             type=int,
             default=1,
             metavar="N",
-            help="processes on the one port; more than one need PostgreSQL and Redis. SIGHUP replaces them in turn",
+            help="processes on the port; more than one need PostgreSQL and Redis; SIGHUP replaces each",
         )
         # The descriptor of the supervisor; it starts its workers with it.
         parser.add_argument("--supervised", type=int, help=argparse.SUPPRESS)
