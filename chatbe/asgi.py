@@ -16,5 +16,6 @@ from chatbe.hub.origin import OriginGuard
 
 application = ProtocolTypeRouter({
     "http": django_application,
-    "websocket": OriginGuard(URLRouter([path("v1/ws", SocketConsumer.as_asgi())])),
+    # `path` is typed for views; Channels gives it applications.
+    "websocket": OriginGuard(URLRouter([path("v1/ws", SocketConsumer.as_asgi())])),  # type: ignore[arg-type,list-item]
 })  # fmt: skip

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import django_stubs_ext
-import environ
+import environ  # type: ignore[import-untyped] # it has none
 from django.core.exceptions import ImproperlyConfigured
 from psycopg.conninfo import conninfo_to_dict
 

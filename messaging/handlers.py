@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import logging
 from collections import deque
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -24,6 +25,7 @@ from messaging.writer import Item, Verdict, Writer
 if TYPE_CHECKING:
     from chatbe.hub.consumer import SocketConsumer
     from chatbe.hub.node import Node
+    from chatbe.hub.registry import Handler
 
 logger = logging.getLogger("messaging.handlers")
 
@@ -36,7 +38,7 @@ class MessagingPart:
     """The writer, the marks on their way, and who is typing (`chatbe.hub.registry.Part`)."""
 
     def __init__(self) -> None:
-        self.handlers = {
+        self.handlers: Mapping[type[frames.Command], Handler] = {
             frames.Send: self.on_send,
             frames.Read: self.on_read,
             frames.Delivered: self.on_delivered,
@@ -158,7 +160,6 @@ class MessagingPart:
                 item.id,
                 item.client_id,
                 message.created_at,
-                False,
             )
             self._announce(route, message, ack, socket.connection)
         elif verdict.code == "repeat":
@@ -166,7 +167,7 @@ class MessagingPart:
             socket.answer(
                 frames.Ack(
                     ref, verdict.conversation, verdict.seq, verdict.rev, verdict.id, item.client_id,
-                    clock.timestamp(verdict.created_at), True,
+                    clock.timestamp(verdict.created_at), duplicate=True,
                 )
             )  # fmt: skip
         else:
@@ -261,7 +262,7 @@ class MessagingPart:
 
     def _typing_ends(self, key: MarkKey, socket: SocketConsumer) -> None:
         if self._typing.pop(key, None) is not None:
-            self.node.spawn(self._tell_typing(socket, frames.Typing(UUID(key[0]), False)))
+            self.node.spawn(self._tell_typing(socket, frames.Typing(UUID(key[0]), on=False)))
 
     async def _tell_typing(self, socket: SocketConsumer, frame: frames.Typing) -> None:
         try:

@@ -193,7 +193,9 @@ def _store(item: Item, route: Route, username: str) -> Verdict:
     node = nodes.current()
     if node is not None:
         # The part's module knows these services; it is found by the node.
-        verdict = node.ask("store_message", item, route, username).result(settings.CHATBE_SEND_DEADLINE + 5)
+        verdict: Verdict | None = node.ask("store_message", item, route, username).result(
+            settings.CHATBE_SEND_DEADLINE + 5
+        )
     else:
         verdict = _store_here(item)
         if verdict is not None and verdict.code == "ok":

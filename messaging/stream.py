@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from django.db import connection
@@ -19,16 +19,9 @@ from django.db import connection
 from accounts import selectors as accounts
 from chatbe.core import clock
 from chatbe.core.errors import NotFound
-from chatbe.hub.hub import Change, Gap
-from chatbe.wire import codec, frames
-from chatbe.wire.websocket import encode_text_frame
+from chatbe.wire import frames
 from messaging import selectors
 from messaging.models import Conversation, Epoch, Membership
-
-if TYPE_CHECKING:
-    from chatbe.hub.consumer import SocketConsumer
-
-GAP_ROWS = 500
 
 
 @dataclass(slots=True)
@@ -256,35 +249,6 @@ def changes(
     pieces, cursors = read([want], limit=limit)
     rev = cursors[str(conversation)]
     return [piece.event for piece in pieces], rev, rev < head
-
-
-class DatabaseSource:
-    """The hub's reader of conversations (`chatbe.hub.hub.Source`)."""
-
-    def gap(self, conversation: str, after: int) -> Gap:
-        """The changes after a rev, as every member who may see all of it gets them."""
-        found = heads([conversation])
-        if conversation not in found:
-            return Gap([], after, complete=True)
-        head, state_rev = found[conversation]
-        if head <= after:
-            return Gap([], after, complete=True)
-        pieces, cursors = read([Wanted(conversation, after, head, state_rev, 0)], limit=GAP_ROWS)
-        changes = [
-            Change(piece.rev, piece.seq, encode_text_frame(codec.encode(piece.event))) for piece in pieces
-        ]
-        position = cursors[conversation]
-        return Gap(changes, position, complete=position == head)
-
-    def heads(self, conversations: list[str]) -> dict[str, int]:
-        """The head revs of those that exist."""
-        return {conversation: head for conversation, (head, _) in heads(conversations).items()}
-
-    async def catch_up(self, socket: SocketConsumer) -> None:
-        """Serve a socket that had lagged; see `messaging.sync`."""
-        from messaging import sync
-
-        await sync.catch_up(socket)
 
 
 def epoch() -> str:

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from chatbe.core.errors import ChatError, Unavailable
 from chatbe.hub import fanout
+from chatbe.hub.hub import Change, Gap
 from chatbe.hub.outbox import State
 from chatbe.wire import codec, frames
 from chatbe.wire.codes import CloseCode
@@ -29,6 +30,7 @@ logger = logging.getLogger("messaging.sync")
 
 PAGE_CONVERSATIONS = 100
 PAGE_ROWS = 100
+GAP_ROWS = 500
 STATES_AT_ONCE = 200
 MARKS_BYTES = 128 * 1024
 ATTEMPTS = 30
@@ -274,3 +276,30 @@ def _go_live(socket: SocketConsumer, cursors: dict[str, int]) -> None:
             socket.skip[conversation] = rev
             hub.note_head(conversation, rev)
     socket.go_live(cursors)
+
+
+class DatabaseSource:
+    """The hub's reader of conversations (`chatbe.hub.hub.Source`)."""
+
+    def gap(self, conversation: str, after: int) -> Gap:
+        """The changes after a rev, as every member who may see all of it gets them."""
+        found = stream.heads([conversation])
+        if conversation not in found:
+            return Gap([], after, complete=True)
+        head, state_rev = found[conversation]
+        if head <= after:
+            return Gap([], after, complete=True)
+        pieces, cursors = stream.read([Wanted(conversation, after, head, state_rev, 0)], limit=GAP_ROWS)
+        changes = [
+            Change(piece.rev, piece.seq, encode_text_frame(codec.encode(piece.event))) for piece in pieces
+        ]
+        position = cursors[conversation]
+        return Gap(changes, position, complete=position == head)
+
+    def heads(self, conversations: list[str]) -> dict[str, int]:
+        """The head revs of those that exist."""
+        return {conversation: head for conversation, (head, _) in stream.heads(conversations).items()}
+
+    async def catch_up(self, socket: SocketConsumer) -> None:
+        """Serve a socket that had lagged."""
+        await catch_up(socket)

@@ -8,12 +8,14 @@ and has not seen is read and sent on; so are changes of rights (see `changelog.s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
+from uuid import UUID
 
 from django.conf import settings
 from django.db import connection
@@ -85,7 +87,9 @@ def forget(before: int) -> None:
 
 def members_here(conversations: list[str], users: list[str]) -> list[tuple[str, str]]:
     """Which of `users` are members of which of `conversations`; blocking."""
-    rows = Membership.objects.filter(conversation__in=conversations, user__in=users, active=True)
+    rows = Membership.objects.filter(
+        conversation__in=map(UUID, conversations), user__in=map(UUID, users), active=True
+    )
     return [
         (str(conversation), str(user))
         for conversation, user in rows.values_list("conversation_id", "user_id")
@@ -95,7 +99,10 @@ def members_here(conversations: list[str], users: list[str]) -> list[tuple[str, 
 class TailPart:
     """Asks, for as long as the node lives (`chatbe.hub.registry.Part`)."""
 
-    handlers: ClassVar[Mapping[type[frames.Command], registry.Handler]] = {}
+    handlers: Mapping[type[frames.Command], registry.Handler]
+
+    def __init__(self) -> None:
+        self.handlers = {}
 
     async def start(self, node: Node) -> None:
         """Take the first snapshot, before the first socket."""
@@ -133,11 +140,9 @@ class TailPart:
     async def _run(self) -> None:
         period = settings.CHATBE_TAIL_PERIOD
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 # Jittered, so that many processes do not ask together.
                 await asyncio.wait_for(self._wake.wait(), period * random.uniform(0.8, 1.2))  # noqa: S311
-            except TimeoutError:
-                pass
             self._wake.clear()
             try:
                 await self._look()

@@ -28,6 +28,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object per line: time, level, logger, message, the extra fields, error."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The record as one line."""
         line: dict[str, Any] = {
             "time": _time(record),
             "level": record.levelname.lower(),
@@ -44,6 +45,7 @@ class ReadableFormatter(logging.Formatter):
     """`time LEVEL logger: message key=value …`, and a traceback below it where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The record as a line for people."""
         fields = "".join(f" {key}={value}" for key, value in _fields(record).items())
         line = f"{_time(record)} {record.levelname} {record.name}: {record.getMessage()}{fields}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line

@@ -8,6 +8,7 @@ come by direct call and the loop only waits for the end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -46,7 +47,7 @@ class SocketConsumer(Outbox, AsyncConsumer):
     user: LocalUser
     node: Node
 
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one socket. Always returns; after it, nothing of the socket is left."""
         self.scope = scope
         self.connection = secrets.token_urlsafe(9)
@@ -56,6 +57,7 @@ class SocketConsumer(Outbox, AsyncConsumer):
         self.refused = 0
         self.paused = 0
         self.admitted = False
+        self.room = asyncio.Event()
         self.resolving: deque[frames.Send] | None = None
         """Sends that wait until it is known where an earlier one goes; so that none overtakes another."""
         native = scope.get("extensions", {}).get(EXTENSION)
@@ -105,7 +107,7 @@ class SocketConsumer(Outbox, AsyncConsumer):
         if admission.close_code is not None:
             self.close(admission.close_code)
             return False
-        if self.state is State.CLOSED:
+        if self.closed:
             return False
         self.admitted = True
         self.answer(
@@ -126,7 +128,7 @@ class SocketConsumer(Outbox, AsyncConsumer):
         )
         for part in node.parts:
             await part.connected(self)
-        return self.state is not State.CLOSED
+        return not self.closed
 
     async def _serve(self, receive: Any, *, native: bool) -> None:
         """Take frames until the socket is gone."""
@@ -273,6 +275,7 @@ class SocketConsumer(Outbox, AsyncConsumer):
         self.node.lagging.add(self)
 
     def _on_drain(self) -> None:
+        self.room.set()
         if self.state is State.LAGGING:
             self.drained()
 
@@ -282,9 +285,19 @@ class SocketConsumer(Outbox, AsyncConsumer):
         self.node.spawn(registry.source().catch_up(self))
 
     async def writable(self) -> None:
-        """Return once the transport has little left to send; for whoever serves page after page."""
-        while self.transport.buffered > self.limit // 4 and self.state is not State.CLOSED:
-            await asyncio.sleep(0.01)
+        """Return once the transport has little left to send; for whoever serves page after page.
+
+        Closes the socket when it takes nothing for too long.
+        """
+        progress, since = self.transport.buffered, time.monotonic()
+        while self.transport.buffered > self.limit // 4 and not self.closed:
+            self.room.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.room.wait(), 1.0)
+            if self.transport.buffered != progress:
+                progress, since = self.transport.buffered, time.monotonic()
+            elif time.monotonic() - since > settings.CHATBE_SLOW_READER_TIMEOUT:
+                self.close(CloseCode.TOO_SLOW)
 
     def judge_slowness(self, now: float) -> None:
         """Close a lagging socket that has taken nothing for too long; one that makes progress is not slow."""
@@ -297,7 +310,7 @@ class SocketConsumer(Outbox, AsyncConsumer):
             self.close(CloseCode.TOO_SLOW)
 
 
-def _credentials(scope: dict[str, Any]) -> tuple[str, str | None, str]:
+def _credentials(scope: Any) -> tuple[str, str | None, str]:
     """The one-time password, the username (None by subprotocol), and the subprotocol to select."""
     query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
     otp = query.get("otp", [""])[0]

@@ -112,7 +112,7 @@ def send(groups: list[str], envelope: Envelope) -> None:
 
 
 async def _send_without_node(groups: list[str], envelope: Envelope) -> None:
-    layer = get_channel_layer()
+    layer: Any = get_channel_layer()
     envelope["n"] = ""
     for group in groups:
         try:

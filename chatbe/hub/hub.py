@@ -271,9 +271,8 @@ class Hub:
     def _advance(self, topic: Topic) -> None:
         """Let through what waits and is next; if some still waits, see to the gap."""
         waiting = topic.waiting
-        while waiting and (change := waiting.pop(topic.position + 1, None)) is not None:
-            topic.position = change.rev
-            self._let_through(topic, change)
+        if waiting:
+            self._let_next_through(topic, waiting)
         if not waiting:
             topic.waiting = None
         elif topic.repair is None:
@@ -327,7 +326,12 @@ class Hub:
                 # Superseded before it went out, so the stream has the newer state.
                 late.ack.duplicate = True
                 self._answer(late.origin, late.ack)
-        while (change := waiting.pop(topic.position + 1, None)) is not None:
+        self._let_next_through(topic, waiting)
+
+    def _let_next_through(self, topic: Topic, waiting: dict[int, Change]) -> None:
+        """Let through whatever waits and is next."""
+        while topic.position + 1 in waiting:
+            change = waiting.pop(topic.position + 1)
             topic.position = change.rev
             self._let_through(topic, change)
 

@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import psycopg
 import psycopg_pool
@@ -27,8 +27,6 @@ from chatbe.wire import frames
 from chatbe.wire.codes import CloseCode
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from chatbe.hub.consumer import SocketConsumer
     from chatbe.hub.fanout import Envelope
     from chatbe.hub.layer import Loss, PipelinedRedisLoopLayer
@@ -138,14 +136,12 @@ class Node:
                 bye.otp = otp
             socket.stop_reading()
             socket.answer(bye)
-        while any(socket.unanswered for socket in sockets) and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+        await _until(lambda: not any(socket.unanswered for socket in sockets), deadline)
         for socket in sockets:
             socket.close(CloseCode.RESTARTING)
         for part in reversed(self.parts):
             await part.stop()
-        while self.hub.sockets and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+        await _until(lambda: not self.hub.sockets, deadline)
         await self.stop()
 
     async def stop(self) -> None:
@@ -267,6 +263,12 @@ class Node:
                     socket.close(CloseCode.SESSION_ENDED)
 
 
+async def _until(reached: Callable[[], bool], deadline: float) -> None:
+    """Look every few milliseconds until it is so; for the drain, where nothing tells when a last one is done."""
+    while not reached() and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
 def _with_connection(function: Callable[..., T], args: Any, kwargs: Any) -> T:
     """Run `function`; a connection that broke is replaced for the next."""
     try:
@@ -287,7 +289,7 @@ def session_ended(node: Node, notice: dict[str, Any]) -> None:
         notice["u"],
         lambda socket: (
             socket.close(CloseCode.SESSION_ENDED)
-            if not session or str(cast("UUID", socket.identity.session_id)) == session
+            if not session or str(socket.identity.session_id) == session
             else None
         ),
     )

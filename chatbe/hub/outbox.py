@@ -61,6 +61,11 @@ class Outbox:
         self.lagging_since = 0.0
         self.lagging_bytes = 0
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more is sent."""
+        return self.state is State.CLOSED
+
     def drained(self) -> None:
         """The socket lagged and its transport is empty; the consumer starts to catch up."""
         raise NotImplementedError
@@ -103,7 +108,7 @@ class Outbox:
     def offer_event(self, frame: bytes, *, in_stream: bool) -> None:
         """An event without a rev; one that belongs to the stream (receipts, typing) waits for its beginning."""
         state = self.state
-        if state is State.LIVE or (state is State.CATCHING_UP or state is State.WAITING) and not in_stream:
+        if state is State.LIVE or (state in (State.CATCHING_UP, State.WAITING) and not in_stream):
             if self.transport.buffered <= self.limit:
                 self.transport.write_frames(frame)
             elif state is State.LIVE:
@@ -144,9 +149,10 @@ class Outbox:
             ack = self.acks.pop((conversation, rev), None)
             if ack is not None:
                 return ack
-        for index, (held_conversation, held_rev, _, ack) in enumerate(self.held or ()):
+        held = self.held or []
+        for index, (held_conversation, held_rev, _, ack) in enumerate(held):
             if ack is not None and held_rev == rev and held_conversation == conversation:
-                del self.held[index]  # type: ignore[union-attr] - enumerated just now
+                del held[index]
                 return ack
         return None
 

@@ -30,7 +30,10 @@ encode = msgspec.json.Encoder().encode
 
 
 def decode(data: str | bytes) -> frames.Command:
-    """The command in one text frame. Raises `ProtocolError` with `too_large`, `bad_frame`, `unknown_type` or `invalid`."""
+    """The command in one text frame.
+
+    Raises `ProtocolError` with `too_large`, `bad_frame`, `unknown_type` or `invalid`.
+    """
     if len(data) > frames.MAX_UP_BYTES or (
         isinstance(data, str)
         and len(data) * 4 > frames.MAX_UP_BYTES
@@ -38,7 +41,7 @@ def decode(data: str | bytes) -> frames.Command:
     ):
         raise ProtocolError(ErrorCode.TOO_LARGE, f"A frame has at most {frames.MAX_UP_BYTES} bytes.")
     try:
-        command = _decode(data)
+        command: frames.Command = _decode(data)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise _refusal(data, str(error)) from None
     if isinstance(command, frames.Send):

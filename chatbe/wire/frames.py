@@ -232,7 +232,7 @@ class Ack(Event, tag="ack"):
     id: Id
     client_id: Id | None
     created_at: Time
-    duplicate: bool
+    duplicate: bool = False
 
 
 class Conversation(Event, tag="conversation"):

@@ -1,20 +1,21 @@
 """Install the writer's function (PostgreSQL) and name this database's history."""
 
 import secrets
+from typing import Any
 
 from django.db import migrations, models
 
 from messaging.writer.postgres import FUNCTIONS
 
 
-def install(apps, schema_editor):
+def install(apps: Any, schema_editor: Any) -> None:
     if schema_editor.connection.vendor == "postgresql":
         # The function is checked when it is first called, so it may name tables of later migrations.
         schema_editor.execute(FUNCTIONS)
     apps.get_model("messaging", "Epoch").objects.get_or_create(pk=1, defaults={"value": secrets.token_hex(8)})
 
 
-def remove(apps, schema_editor):
+def remove(apps: Any, schema_editor: Any) -> None:
     if schema_editor.connection.vendor == "postgresql":
         schema_editor.execute(
             "DROP FUNCTION IF EXISTS messaging_write(json, timestamptz, text, boolean);"

@@ -1,6 +1,7 @@
 """Log what changed, by transaction (PostgreSQL), and let the writer's function fill it."""
 
 from pathlib import Path
+from typing import Any
 
 from django.db import migrations
 
@@ -9,13 +10,13 @@ from messaging.writer.postgres import FUNCTIONS
 CHANGELOG = (Path(__file__).parent.parent / "changelog.sql").read_text()
 
 
-def install(apps, schema_editor):
+def install(apps: Any, schema_editor: Any) -> None:
     if schema_editor.connection.vendor == "postgresql":
         schema_editor.execute(CHANGELOG)
         schema_editor.execute(FUNCTIONS)
 
 
-def remove(apps, schema_editor):
+def remove(apps: Any, schema_editor: Any) -> None:
     if schema_editor.connection.vendor == "postgresql":
         schema_editor.execute(
             "DROP TRIGGER messaging_log_user ON accounts_user;"

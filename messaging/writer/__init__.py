@@ -56,7 +56,7 @@ def settle(store: Backend, batch: Sequence[Item], *, policy: str, wait: bool) ->
         except BatchConflicts:
             conflicts += 1
             if conflicts > CONFLICTS:
-                logger.error("batch conflicts again and again", extra={"items": len(batch)})
+                logger.exception("batch conflicts again and again", extra={"items": len(batch)})
                 return [None] * len(batch)
         except DatabaseAway as error:
             lost += 1
@@ -65,9 +65,9 @@ def settle(store: Backend, batch: Sequence[Item], *, policy: str, wait: bool) ->
                     "database away", extra={"items": len(batch), "reason": str(error.__cause__)[:200]}
                 )
                 return [None] * len(batch)
-        except BatchFailed as error:
+        except BatchFailed:
             if len(batch) == 1:
-                logger.error("message cannot be stored", extra={"id": batch[0].id}, exc_info=error.__cause__)
+                logger.exception("message cannot be stored", extra={"id": batch[0].id})
                 return [Verdict("invalid")]
             middle = len(batch) // 2
             return [
@@ -184,14 +184,13 @@ class Writer:
         if verdicts and all(verdict is None for verdict in verdicts):
             self._away_until = now + AWAY_PAUSE
         for entry, verdict in zip(batch, verdicts, strict=True):
-            if verdict is not None and verdict.code == "locked":
-                if now < entry.deadline:
-                    entry.turns += 1
-                    again.append(entry)
-                    continue
-                verdict = None
+            locked = verdict is not None and verdict.code == "locked"
+            if locked and now < entry.deadline:
+                entry.turns += 1
+                again.append(entry)
+                continue
             del self._entries[entry.item.sender, entry.item.client_id]
-            self._tell(entry, verdict)
+            self._tell(entry, None if locked else verdict)
         if again:
             # In front, so that nothing of the same sender overtakes them.
             self._waiting[:0] = again

@@ -75,7 +75,10 @@ def call(
 ) -> list[Verdict]:
     """Call the function on a connection; in autocommit this is the whole transaction."""
     items = msgspec.json.encode([
-        {"i": item.id, "c": item.conversation, "s": item.sender, "k": item.client_id, "b": item.body, "r": item.reply_to}
+        {
+            "i": item.id, "c": item.conversation, "s": item.sender, "k": item.client_id, "b": item.body,
+            "r": item.reply_to,
+        }
         for item in batch
     ]).decode()  # fmt: skip
     verdicts = []

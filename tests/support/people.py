@@ -15,7 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 
 PATIENCE = 20.0
 """Seconds until what was expected counts as missing; nothing waits so long unless a test fails."""
-PASSWORD = "a quiet river at dawn 7"  # noqa: S105 - of test accounts
+PASSWORD = "a quiet river at dawn 7"
 
 Frame = dict[str, Any]
 
