@@ -1,4 +1,4 @@
-"""Accounts in the admin. What the services promise goes through them; the rest is read-only. No secret is shown."""
+"""Accounts in the admin. What services promise goes through them; the rest is read-only. No secret is shown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from django.http import HttpRequest
 from accounts import selectors, services
 from accounts.models import Block, Contact, Session, User, username_validator
 from chatbe.core import clock
-
 
 if TYPE_CHECKING:
     # Generic in their stubs, not at run time.
@@ -91,7 +90,16 @@ class UserAdmin(_UserAdmin):
 
     add_form = UserCreationForm
     change_password_form = UserPasswordForm
-    list_display = ("username", "email", "display_name", "is_staff", "is_bot", "suspended", "last_seen_at", "created_at")
+    list_display = (
+        "username",
+        "email",
+        "display_name",
+        "is_staff",
+        "is_bot",
+        "suspended",
+        "last_seen_at",
+        "created_at",
+    )
     list_filter = (SuspendedFilter, "is_staff", "is_superuser", "is_bot", "created_at")
     search_fields = ("username__startswith", "email__istartswith", "display_name__istartswith")
     ordering = ("-id",)
@@ -104,7 +112,13 @@ class UserAdmin(_UserAdmin):
         ("Rights", {"fields": ("is_staff", "is_superuser", "groups", "user_permissions")}),
     )
     add_fieldsets = (
-        (None, {"classes": ("wide",), "fields": ("username", "email", "display_name", "usable_password", "password1", "password2")}),
+        (
+            None,
+            {
+                "classes": ("wide",),
+                "fields": ("username", "email", "display_name", "usable_password", "password1", "password2"),
+            },
+        ),
     )  # fmt: skip
     actions = ("suspend_for_a_day", "suspend", "restore", "sign_out")
 
@@ -181,7 +195,9 @@ class UserAdmin(_UserAdmin):
     @admin.action(description="Sign out everywhere", permissions=["change"])
     def sign_out(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         """Ends their sessions and closes their sockets."""
-        ended = sum(len(services.sessions_end(user_id=user.id)) for user in self._touchable(request, queryset))
+        ended = sum(
+            len(services.sessions_end(user_id=user.id)) for user in self._touchable(request, queryset)
+        )
         self.message_user(request, f"{ended} sessions ended.", messages.SUCCESS)
 
     def _touchable(self, request: HttpRequest, queryset: QuerySet[User]) -> list[User]:
@@ -247,7 +263,17 @@ class SessionAdmin(ReadOnlyAdmin):
     list_select_related = ("user",)
     search_fields = ("user__username__startswith", "device__istartswith", "address__startswith")
     ordering = ("-id",)
-    fields = ("id", "user", "device", "user_agent", "address", "created_at", "last_used_at", "expires_at", "revoked_at")
+    fields = (
+        "id",
+        "user",
+        "device",
+        "user_agent",
+        "address",
+        "created_at",
+        "last_used_at",
+        "expires_at",
+        "revoked_at",
+    )
     actions = ("revoke",)
 
     @admin.display(boolean=True)

@@ -56,7 +56,13 @@ OTP_PER_SESSION: Final = Limit("otp-session", 30, 60)
 
 LONGEST_WINDOW: Final = max(
     limit.seconds
-    for limit in (LOGIN_PER_ACCOUNT, LOGIN_PER_ADDRESS, PASSWORD_PER_USER, REGISTER_PER_ADDRESS, OTP_PER_SESSION)
+    for limit in (
+        LOGIN_PER_ACCOUNT,
+        LOGIN_PER_ADDRESS,
+        PASSWORD_PER_USER,
+        REGISTER_PER_ADDRESS,
+        OTP_PER_SESSION,
+    )
 )
 
 

@@ -22,7 +22,11 @@ class AccountBackend(ModelBackend):
     """Username or email in any case, limited failures, no suspended accounts."""
 
     def authenticate(
-        self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **kwargs: Any
+        self,
+        request: HttpRequest | None,
+        username: str | None = None,
+        password: str | None = None,
+        **kwargs: Any,  # noqa: ARG002 - the framework's signature
     ) -> User | None:
         """The user, or None. Raises `PermissionDenied`, which ends the attempt, when there were too many."""
         if username is None or password is None:

@@ -152,7 +152,7 @@ class Contact(models.Model):
 
 
 class Block(models.Model):
-    """`blocker` wants neither direct messages nor group invitations from `blocked`, nor to be seen by them."""
+    """`blocker` wants no direct messages and no group invitations from `blocked`, nor to be seen by them."""
 
     id = models.UUIDField(primary_key=True, default=ids.uuid7, editable=False)
     blocker = models.ForeignKey(User, on_delete=models.CASCADE, related_name="blocks", db_index=False)

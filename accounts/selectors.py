@@ -56,7 +56,7 @@ presence_of: Callable[[Sequence[UUID]], Mapping[UUID, Status]] = _nobody
 """Set by the app that knows who is online. Users that it leaves out count as offline, never seen."""
 
 
-# --- people ---------------------------------------------------------------------------------------------
+# --- people ---------------------------------------------------------------------------------------
 
 
 def username_normalize(username: str) -> str | None:
@@ -98,7 +98,7 @@ def suspended_at(now: datetime) -> Q:
     return Q(is_active=False) | Q(suspended_until__isnull=False, suspended_until__gt=now)
 
 
-# --- sessions -------------------------------------------------------------------------------------------
+# --- sessions -------------------------------------------------------------------------------------
 
 
 def session_with_user(*, session_id: UUID) -> Session | None:
@@ -126,7 +126,7 @@ def sessions_alive(*, user_id: UUID) -> QuerySet[Session]:
     return Session.objects.filter(user_id=user_id, revoked_at=None, expires_at__gt=clock.now())
 
 
-# --- contacts and blocks ----------------------------------------------------------------------------------
+# --- contacts and blocks --------------------------------------------------------------------------
 
 
 def blocked_either_way(*, one: UUID, other: UUID) -> bool:
@@ -191,7 +191,7 @@ def blocks_of(*, user_id: UUID) -> QuerySet[User]:
     return User.objects.filter(blocked_by__blocker=user_id).annotate(blocked_at=F("blocked_by__created_at"))
 
 
-# --- everything on one user -------------------------------------------------------------------------------
+# --- everything on one user -----------------------------------------------------------------------
 
 
 def account_data(*, user: User) -> dict[str, Any]:
@@ -210,16 +210,29 @@ def account_data(*, user: User) -> dict[str, Any]:
         },
         "sessions": list(
             user.sessions.order_by("id").values(
-                "id", "device", "user_agent", "address", "created_at", "last_used_at", "expires_at", "revoked_at"
+                "id",
+                "device",
+                "user_agent",
+                "address",
+                "created_at",
+                "last_used_at",
+                "expires_at",
+                "revoked_at",
             )
         ),
         "contacts": list(
-            user.contacts.order_by("id").annotate(username=F("target__username")).values("username", "created_at")
+            user.contacts.order_by("id")
+            .annotate(username=F("target__username"))
+            .values("username", "created_at")
         ),
         "contact_of": list(
-            user.contact_of.order_by("id").annotate(username=F("owner__username")).values("username", "created_at")
+            user.contact_of.order_by("id")
+            .annotate(username=F("owner__username"))
+            .values("username", "created_at")
         ),
         "blocks": list(
-            user.blocks.order_by("id").annotate(username=F("blocked__username")).values("username", "created_at")
+            user.blocks.order_by("id")
+            .annotate(username=F("blocked__username"))
+            .values("username", "created_at")
         ),
     }

@@ -40,7 +40,7 @@ from chatbe.wire import frames
 
 logger = logging.getLogger("accounts.services")
 
-# --- what other apps take part in -------------------------------------------------------------------------
+# --- what other apps take part in -----------------------------------------------------------------
 
 erasure_hooks: list[Callable[[UUID], None]] = []
 """Called with the user's id in the transaction that erases them, before their row is deleted."""
@@ -84,7 +84,7 @@ class ContactAdded:
     created: bool
 
 
-# --- registration and profile -------------------------------------------------------------------------------
+# --- registration and profile ---------------------------------------------------------------------
 
 
 def user_register(
@@ -168,12 +168,13 @@ def _password_validate(password: str, *, user: User, field: str) -> None:
         raise Invalid(
             "This password is too weak.",
             errors=tuple(
-                FieldError(field, each.code or "invalid", " ".join(each.messages)) for each in error.error_list
+                FieldError(field, each.code or "invalid", " ".join(each.messages))
+                for each in error.error_list
             ),
         ) from None
 
 
-# --- signing in -----------------------------------------------------------------------------------------------
+# --- signing in -----------------------------------------------------------------------------------
 
 
 def credentials_check(*, identifier: str, password: str, address: str | None) -> User:
@@ -215,7 +216,9 @@ def _own_password_check(*, user: User, password: str, field: str) -> None:
     attempts.attempts_check([key])
     if not check_password(password, user.password):
         attempts.attempts_count([key])
-        raise Invalid("The password is wrong.", errors=(FieldError(field, "wrong", "The password is wrong."),))
+        raise Invalid(
+            "The password is wrong.", errors=(FieldError(field, "wrong", "The password is wrong."),)
+        )
     attempts.attempts_check([key])
 
 
@@ -227,7 +230,7 @@ def sign_in(
     user_agent: str = "",
     address: str | None = None,
 ) -> SignedIn:
-    """Open a session by password. Raises `InvalidCredentials`, `RateLimited`, and `Suspended` to its owner."""
+    """Open a session by password. Raises `InvalidCredentials`, `RateLimited`; `Suspended` to its owner."""
     user = credentials_check(identifier=identifier, password=password, address=address)
     if user.suspended(now=clock.now()):
         raise Suspended
@@ -239,7 +242,7 @@ def sign_in(
     return SignedIn(user, tokens, otp)
 
 
-# --- sessions -------------------------------------------------------------------------------------------------
+# --- sessions -------------------------------------------------------------------------------------
 
 
 def session_open(
@@ -314,7 +317,7 @@ def sessions_end(
     return ended
 
 
-# --- one-time passwords -----------------------------------------------------------------------------------------
+# --- one-time passwords ---------------------------------------------------------------------------
 
 
 def otp_issue(*, session_id: UUID) -> Otp:
@@ -342,7 +345,7 @@ def otps_issue(*, session_ids: Sequence[UUID]) -> dict[UUID, str]:
 
 
 def otp_take(*, otp: str) -> Session | None:
-    """Use up a one-time password: its live session with its user, or None. Only one of many takers succeeds."""
+    """Use up a one-time password: its live session with its user, or None. One of many takers succeeds."""
     if not re.fullmatch(r"[A-Za-z0-9_-]{22,86}", otp, re.ASCII):
         return None
     now = clock.now()
@@ -373,10 +376,12 @@ def _otp_digest(otp: str) -> bytes:
     return hashlib.sha256(otp.encode()).digest()
 
 
-# --- passwords, suspension, erasure -----------------------------------------------------------------------------
+# --- passwords, suspension, erasure ---------------------------------------------------------------
 
 
-def password_change(*, user: User, current_password: str, new_password: str, keep: UUID | None = None) -> None:
+def password_change(
+    *, user: User, current_password: str, new_password: str, keep: UUID | None = None
+) -> None:
     """Replace the password and end the other sessions (all but `keep`).
 
     Raises `Invalid` for a wrong current or a weak new password, `RateLimited`, and `Conflict` when
@@ -404,7 +409,7 @@ def password_replace(*, user: User, password: str) -> None:
 
 
 def user_suspend(*, user_id: UUID, until: datetime | None = None) -> None:
-    """Let a user do nothing until a time, or until `user_restore`; ends their sessions, closes their sockets."""
+    """Let a user do nothing until a time, or until `user_restore`; ends sessions and closes sockets."""
     with transaction.atomic():
         if not _users_lock(user_id):
             raise NotFound("There is no such user.")
@@ -453,9 +458,7 @@ def _user_erase(user_id: UUID) -> None:
         concerned = User.objects.filter(
             Q(id=user_id) | Q(id__in=added.values("target")) | Q(id__in=added_by.values("owner"))
         )
-        locked = list(
-            concerned.select_for_update(no_key=True).order_by("id").values_list("id", "username")
-        )
+        locked = list(concerned.select_for_update(no_key=True).order_by("id").values_list("id", "username"))
         usernames = dict(locked)
         username = usernames.pop(user_id, None)
         if username is None:
@@ -487,7 +490,7 @@ def account_export(*, user: User) -> dict[str, Any]:
     return exported | {name: export(user.id) for name, export in export_hooks.items()}
 
 
-# --- contacts and blocks --------------------------------------------------------------------------------------------
+# --- contacts and blocks --------------------------------------------------------------------------
 
 
 def contact_add(*, owner: User, username: str) -> ContactAdded:
@@ -566,7 +569,7 @@ def _relation_changed(one: UUID, other: UUID) -> None:
     _after_commit(fanout.control, other, "contacts_changed", peer=str(one))
 
 
-# --- tidying up -------------------------------------------------------------------------------------------------------
+# --- tidying up -----------------------------------------------------------------------------------
 
 
 def sweep(*, limit: int = 10_000) -> int:
@@ -581,12 +584,14 @@ def sweep(*, limit: int = 10_000) -> int:
     )
     gone = 0
     for rows in expired:
-        deleted, _ = rows.model.objects.filter(pk__in=list(rows.values_list("pk", flat=True)[:limit])).delete()
+        deleted, _ = rows.model.objects.filter(
+            pk__in=list(rows.values_list("pk", flat=True)[:limit])
+        ).delete()
         gone += deleted
     return gone
 
 
-# --- shared steps -------------------------------------------------------------------------------------------------------
+# --- shared steps ---------------------------------------------------------------------------------
 
 
 def _users_lock(*user_ids: UUID) -> set[UUID]:

@@ -55,9 +55,13 @@ class StrictJSONParser(BaseParser):
         try:
             value = msgspec.json.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Invalid("The body is not JSON.", errors=(_body_error("malformed", _reason(error)),)) from None
+            raise Invalid(
+                "The body is not JSON.", errors=(_body_error("malformed", _reason(error)),)
+            ) from None
         if not isinstance(value, dict):
-            raise Invalid("The body is one JSON object.", errors=(_body_error("not_an_object", "Not an object."),))
+            raise Invalid(
+                "The body is one JSON object.", errors=(_body_error("not_an_object", "Not an object."),)
+            )
         return value
 
 
@@ -69,7 +73,7 @@ def _body_error(code: str, detail: str) -> FieldError:
     return FieldError(problems.WHOLE_BODY, code, detail)
 
 
-# --- fields and serializers -------------------------------------------------------------------------------
+# --- fields and serializers -----------------------------------------------------------------------
 
 USERNAME_MAX: Final = 32
 USERNAME_MIN: Final = 3
@@ -94,7 +98,7 @@ class UsernameField(serializers.RegexField):
 class LineField(serializers.CharField):
     """One line of text: no control characters (so no U+0000), no line breaks."""
 
-    default_error_messages = {"control": "Control characters are not allowed."}
+    default_error_messages = {"control": "Control characters are not allowed."}  # noqa: RUF012 - as in its base
 
     def to_internal_value(self, data: Any) -> str:
         """The text. Raises for a control character or a lone surrogate."""
@@ -139,7 +143,7 @@ def problem_responses(*statuses: int, **described: str) -> dict[tuple[int, str],
     }
 
 
-# --- pagination -------------------------------------------------------------------------------------------
+# --- pagination -----------------------------------------------------------------------------------
 
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
@@ -166,7 +170,7 @@ class Pagination(CursorPagination):
             return self.page_size
         if not (asked.isascii() and asked.isdigit()) or not asked.strip("0"):
             raise Invalid(errors=(FieldError("limit", "invalid", "A whole number from 1."),))
-        return self.max_page_size if len(asked) > 9 else min(int(asked), self.max_page_size)  # noqa: PLR2004 - below any limit of int()
+        return self.max_page_size if len(asked) > 9 else min(int(asked), self.max_page_size)
 
     def decode_cursor(self, request: Request) -> Cursor | None:
         """The cursor in the request. Raises `Invalid` for one that was not made here."""
@@ -188,7 +192,9 @@ class Pagination(CursorPagination):
         for parameter in parameters:
             if parameter["name"] == self.page_size_query_param:
                 parameter["schema"] = {"type": "integer", "minimum": 1, "default": self.page_size}
-                parameter["description"] = f"Results per page; more than {self.max_page_size} gives that many."
+                parameter["description"] = (
+                    f"Results per page; more than {self.max_page_size} gives that many."
+                )
         return parameters
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
@@ -205,7 +211,7 @@ class UsernamePagination(Pagination):
     position_field = UsernameField()
 
 
-# --- who asks, and how often --------------------------------------------------------------------------------
+# --- who asks, and how often ----------------------------------------------------------------------
 
 
 def client_address(request: HttpRequest) -> str | None:
@@ -249,7 +255,11 @@ class BucketThrottle(BaseThrottle):
         self._wait = 0.0
         if not settings.CHATBE_RATE_LIMITS:
             return True
-        key = str(request.user.pk) if request.user.is_authenticated else addresses.block(client_address(request))
+        key = (
+            str(request.user.pk)
+            if request.user.is_authenticated
+            else addresses.block(client_address(request))
+        )
         now = time.monotonic()
         with self._lock:
             bucket = self._buckets.get(key)

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -63,7 +63,6 @@ class Problem:
     detail: str
     errors: tuple[FieldError, ...] = ()
     retry_after: float | None = None
-    headers: dict[str, str] = field(default_factory=dict)
 
     def body(self) -> dict[str, Any]:
         """The members of the problem object. Types are `about:blank`: `code` tells problems apart."""
@@ -80,14 +79,15 @@ class Problem:
             ]
         return members
 
-    def all_headers(self) -> dict[str, str]:
+    def headers(self) -> dict[str, str]:
         """The headers that go with the status."""
-        headers = dict(self.headers)
-        if self.status == HTTPStatus.UNAUTHORIZED:
-            headers.setdefault("WWW-Authenticate", 'Bearer realm="chatbe"')
-        if self.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-            headers["Retry-After"] = str(max(1, math.ceil(self.retry_after or 1)))
-        return headers
+        match self.status:
+            case 401:
+                return {"WWW-Authenticate": 'Bearer realm="chatbe"'}
+            case 429 | 503:
+                return {"Retry-After": str(max(1, math.ceil(self.retry_after or 1)))}
+            case _:
+                return {}
 
 
 def problem_of(error: Exception) -> Problem | None:
@@ -103,7 +103,12 @@ def problem_of(error: Exception) -> Problem | None:
         case ValidationError():
             return _invalid(tuple(_model_errors(error)))
         case exceptions.Throttled():
-            return Problem(429, "rate_limited", "Too many requests. Try again later.", retry_after=getattr(error, "wait", None))
+            return Problem(
+                429,
+                "rate_limited",
+                "Too many requests. Try again later.",
+                retry_after=getattr(error, "wait", None),
+            )
         case exceptions.APIException():
             return Problem(error.status_code, _code(error.status_code), str(error.detail))
         case Http404():
@@ -130,7 +135,7 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
     problem = problem_of(error)
     if problem is None:
         return None
-    response = Response(problem.body(), status=problem.status, headers=problem.all_headers())
+    response = Response(problem.body(), status=problem.status, headers=problem.headers())
     renderer = getattr(context.get("request"), "accepted_renderer", None)
     if renderer is None or renderer.media_type == "application/json":
         response.content_type = CONTENT_TYPE
@@ -147,7 +152,11 @@ def _invalid(errors: tuple[FieldError, ...]) -> Problem:
 
 def _field_errors(details: Any, path: str = "") -> Iterator[FieldError]:
     """Django REST framework's nested error details, each with its field's path: `members.0.username`."""
-    if isinstance(details, dict) and details.keys() == {"message", "code"} and isinstance(details["message"], str):
+    if (
+        isinstance(details, dict)
+        and details.keys() == {"message", "code"}
+        and isinstance(details["message"], str)
+    ):
         yield FieldError(path or WHOLE_BODY, str(details["code"]), details["message"])
     elif isinstance(details, dict):
         for name, inner in details.items():
@@ -167,7 +176,7 @@ def _model_errors(error: ValidationError) -> Iterator[FieldError]:
             yield FieldError(own, each.code or "invalid", " ".join(each.messages))
 
 
-# --- Django's own handlers: for paths that no API view answers ------------------------------------------
+# --- Django's own handlers: for paths that no API view answers ------------------------------------
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -208,5 +217,5 @@ def _response(problem: Problem) -> HttpResponse:
         json.dumps(problem.body()),
         status=problem.status,
         content_type=CONTENT_TYPE,
-        headers=problem.all_headers(),
+        headers=problem.headers(),
     )

@@ -13,11 +13,16 @@ from chatbe.api import LineField, UsernameField
 def _password(**kwargs: Any) -> serializers.CharField:
     """Any text is a password, blanks at its ends included; bounded, since hashing it costs."""
     return serializers.CharField(
-        min_length=1, max_length=256, trim_whitespace=False, write_only=True, style={"input_type": "password"}, **kwargs
+        min_length=1,
+        max_length=256,
+        trim_whitespace=False,
+        write_only=True,
+        style={"input_type": "password"},
+        **kwargs,
     )
 
 
-# --- answers ----------------------------------------------------------------------------------------------
+# --- answers --------------------------------------------------------------------------------------
 
 
 class UserSerializer(serializers.ModelSerializer[User]):
@@ -70,7 +75,16 @@ class SessionSerializer(serializers.ModelSerializer[Session]):
 
     class Meta:
         model = Session
-        fields = ("id", "device", "user_agent", "address", "created_at", "last_used_at", "expires_at", "current")
+        fields = (
+            "id",
+            "device",
+            "user_agent",
+            "address",
+            "created_at",
+            "last_used_at",
+            "expires_at",
+            "current",
+        )
         read_only_fields = fields
 
     def get_current(self, session: Session) -> bool:
@@ -97,7 +111,7 @@ class BlockedSerializer(serializers.Serializer[Any]):
     blocked_at = serializers.DateTimeField()
 
 
-# --- requests -----------------------------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------------
 
 
 class RegisterSerializer(serializers.Serializer[Any]):

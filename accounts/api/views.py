@@ -1,4 +1,4 @@
-"""`/v1/auth`, `/v1/me`, `/v1/users`, `/v1/contacts`, `/v1/blocks`. Views parse, call and answer; no rules here."""
+"""`/v1/auth`, `/v1/me`, `/v1/users`, `/v1/contacts`, `/v1/blocks`. Views parse, call and answer; no rules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ from accounts import selectors, services
 from accounts.api import serializers
 from accounts.models import Session, User
 from accounts.tokens import Tokens
-from chatbe.api import BucketThrottle, EmptySerializer, Pagination, UsernamePagination, client_address, problem_responses
+from chatbe.api import (
+    BucketThrottle,
+    EmptySerializer,
+    Pagination,
+    UsernamePagination,
+    client_address,
+    problem_responses,
+)
 from chatbe.core.errors import Forbidden
 
 NO_CONTENT = OpenApiResponse(description="Done; no body.")
@@ -103,7 +110,7 @@ class StrangerView(APIView):
     permission_classes = (AllowAny,)
 
 
-# --- /v1/auth -------------------------------------------------------------------------------------------------
+# --- /v1/auth -------------------------------------------------------------------------------------
 
 
 class RegisterView(StrangerView):
@@ -123,7 +130,12 @@ class RegisterView(StrangerView):
                 {"username": "alice", "email": "alice@example.org", "password": "a long one, please"},
                 request_only=True,
             ),
-            OpenApiExample("made", {**_USER_EXAMPLE, "email": "alice@example.org"}, response_only=True, status_codes=["201"]),
+            OpenApiExample(
+                "made",
+                {**_USER_EXAMPLE, "email": "alice@example.org"},
+                response_only=True,
+                status_codes=["201"],
+            ),
         ],
     )
     def post(self, request: Request) -> Response:
@@ -179,7 +191,9 @@ class LoginView(StrangerView):
 
 def user_agent(request: Request) -> str:
     """What the client calls itself, in printable ASCII, since headers may hold any byte."""
-    return "".join(character for character in request.headers.get("User-Agent", "") if " " <= character <= "~")
+    return "".join(
+        character for character in request.headers.get("User-Agent", "") if " " <= character <= "~"
+    )
 
 
 class TokenView(StrangerView):
@@ -286,7 +300,7 @@ class PasswordView(APIView):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
-# --- /v1/me -----------------------------------------------------------------------------------------------------
+# --- /v1/me ---------------------------------------------------------------------------------------
 
 
 class MeView(APIView):
@@ -336,7 +350,7 @@ class ExportView(APIView):
         return response
 
 
-# --- /v1/users, /v1/contacts, /v1/blocks --------------------------------------------------------------------------
+# --- /v1/users, /v1/contacts, /v1/blocks ----------------------------------------------------------
 
 
 class UsersView(generics.ListAPIView[User]):
@@ -376,7 +390,9 @@ class ContactsView(generics.GenericAPIView[User]):
         """Only changes are limited."""
         return [RelationThrottle()] if self.request.method == "POST" else []
 
-    @extend_schema(summary="List my contacts", tags=["people"], responses=serializers.ContactSerializer(many=True))
+    @extend_schema(
+        summary="List my contacts", tags=["people"], responses=serializers.ContactSerializer(many=True)
+    )
     def get(self, request: Request) -> Response:  # noqa: ARG002 - the paginator has it
         """By username. `online` and `last_seen` are null unless they added me too."""
         page = self.paginate_queryset(self.get_queryset()) or []
@@ -409,7 +425,9 @@ class ContactView(APIView):
 
     throttle_classes = (RelationThrottle,)
 
-    @extend_schema(summary="Remove a contact", tags=["people"], parameters=[_USERNAME], responses={204: NO_CONTENT})
+    @extend_schema(
+        summary="Remove a contact", tags=["people"], parameters=[_USERNAME], responses={204: NO_CONTENT}
+    )
     def delete(self, request: Request, username: str) -> Response:
         """They are told."""
         services.contact_remove(owner=current_user(request), username=username)
@@ -438,7 +456,9 @@ class BlockView(APIView):
     throttle_classes = (RelationThrottle,)
     serializer_class = EmptySerializer
 
-    @extend_schema(summary="Block", tags=["people"], parameters=[_USERNAME], request=None, responses={204: NO_CONTENT})
+    @extend_schema(
+        summary="Block", tags=["people"], parameters=[_USERNAME], request=None, responses={204: NO_CONTENT}
+    )
     def put(self, request: Request, username: str) -> Response:
         """They may not write to me directly, add me to groups, or see me. They are not told. Repeatable."""
         services.block_add(blocker=current_user(request), username=username)

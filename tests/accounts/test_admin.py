@@ -34,7 +34,10 @@ def people(sign_in: Callable[..., Device]) -> dict[str, Device]:
 
 
 @pytest.mark.parametrize("model", ["user", "session", "contact", "block"])
-@pytest.mark.parametrize("query", ["", "?q=ali", "?suspended=yes", "?suspended=no", "?state=alive", "?state=revoked", "?state=expired"])
+@pytest.mark.parametrize(
+    "query",
+    ["", "?q=ali", "?suspended=yes", "?suspended=no", "?state=alive", "?state=revoked", "?state=expired"],
+)
 def test_lists_load(root: Client, people: dict[str, Device], model: str, query: str) -> None:
     response = root.get(f"/admin/accounts/{model}/{query}", follow=True)
     assert response.status_code == 200
@@ -59,7 +62,10 @@ def test_pages_load_and_show_no_secret(root: Client, people: dict[str, Device]) 
 
 
 def test_lists_are_a_constant_number_of_queries(
-    root: Client, people: dict[str, Device], sign_in: Callable[..., Device], django_assert_max_num_queries: Any
+    root: Client,
+    people: dict[str, Device],
+    sign_in: Callable[..., Device],
+    django_assert_max_num_queries: Any,
 ) -> None:
     for number in range(10):
         device = sign_in(f"user{number}")
@@ -127,7 +133,12 @@ def test_changing_a_password_ends_all_sessions(root: Client, people: dict[str, D
 
 def test_adding_a_user_keeps_the_rules_of_registration(root: Client) -> None:
     RetiredUsername.objects.create(digest=services._username_digest("retired"))
-    fields = {"email": "New@Example.org", "usable_password": "true", "password1": PASSWORD, "password2": PASSWORD}
+    fields = {
+        "email": "New@Example.org",
+        "usable_password": "true",
+        "password1": PASSWORD,
+        "password2": PASSWORD,
+    }
     for name in ("retired", "root", "no"):
         response = root.post("/admin/accounts/user/add/", {**fields, "username": name})
         assert response.status_code == 200
@@ -144,7 +155,12 @@ def test_saving_a_user_keeps_name_and_state(root: Client, people: dict[str, Devi
     )
     assert response.status_code == 302
     alice.refresh_from_db()
-    assert (alice.username, alice.email, alice.display_name, alice.is_active) == ("alice", None, "Alice", True)
+    assert (alice.username, alice.email, alice.display_name, alice.is_active) == (
+        "alice",
+        None,
+        "Alice",
+        True,
+    )
 
 
 def test_staff_cannot_touch_superusers_nor_give_rights(
@@ -167,11 +183,13 @@ def test_staff_cannot_touch_superusers_nor_give_rights(
     assert (root.is_active, staff.is_active, staff.is_superuser) == (True, True, False)
 
 
-# --- signing in to the pages ------------------------------------------------------------------------------------
+# --- signing in to the pages ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["Alice", "ALICE@example.org"])
-def test_a_browser_signs_in_with_the_same_account(client: Client, make_user: Callable[..., User], name: str) -> None:
+def test_a_browser_signs_in_with_the_same_account(
+    client: Client, make_user: Callable[..., User], name: str
+) -> None:
     make_user("alice")
     assert client.get("/auth/login/").status_code == 200
     response = client.post("/auth/login/?next=/v1/me", {"username": name, "password": PASSWORD})
@@ -184,7 +202,17 @@ def test_a_browser_signs_in_with_the_same_account(client: Client, make_user: Cal
 
 def test_every_page_of_the_browsable_api_loads(client: Client, make_user: Callable[..., User]) -> None:
     client.force_login(make_user("alice"))
-    paths = ("me", "contacts", "blocks", "auth/sessions", "users?search=a", "auth/login", "auth/register", "auth/password", "contacts/bob")
+    paths = (
+        "me",
+        "contacts",
+        "blocks",
+        "auth/sessions",
+        "users?search=a",
+        "auth/login",
+        "auth/register",
+        "auth/password",
+        "contacts/bob",
+    )
     for path in paths:
         page = client.get(f"/v1/{path}", headers={"accept": "text/html"})
         assert page["Content-Type"].startswith("text/html"), path

@@ -105,7 +105,9 @@ def test_a_goodbye_has_otps_for_live_sessions(
     assert registry.issue_otps([]) == {}
 
 
-def test_the_sweep_takes_what_has_expired_and_nothing_else(sign_in: Callable[..., Device], capsys: Any) -> None:
+def test_the_sweep_takes_what_has_expired_and_nothing_else(
+    sign_in: Callable[..., Device], capsys: Any
+) -> None:
     from django.core.management import call_command
 
     alive, old, revoked, recent = (sign_in(name) for name in ("alice", "bob", "carol", "dave"))

@@ -43,7 +43,8 @@ def test_anothers_email_is_a_conflict_and_ones_own_is_not(
 
 
 @pytest.mark.parametrize(
-    ("body", "field"), [({"email": "x"}, "email"), ({"email": None}, "email"), ({"display_name": "\u0007"}, "display_name")]
+    ("body", "field"),
+    [({"email": "x"}, "email"), ({"email": None}, "email"), ({"display_name": "\u0007"}, "display_name")],
 )
 def test_a_bad_value_is_named(sign_in: Callable[..., Device], body: dict[str, Any], field: str) -> None:
     response = sign_in("alice").patch("/v1/me", **body)
@@ -51,7 +52,7 @@ def test_a_bad_value_is_named(sign_in: Callable[..., Device], body: dict[str, An
     assert [error["field"] for error in response.json()["errors"]] == [field]
 
 
-# --- erasing ----------------------------------------------------------------------------------------------------
+# --- erasing --------------------------------------------------------------------------------------
 
 
 def test_erasing_leaves_nothing_but_the_retired_name(
@@ -141,7 +142,7 @@ def test_what_refers_to_a_user_who_goes_is_looked_for_again(
     assert not User.objects.exists()
 
 
-# --- export -------------------------------------------------------------------------------------------------------
+# --- export ---------------------------------------------------------------------------------------
 
 
 def test_an_export_holds_everything_but_secrets(
@@ -158,7 +159,9 @@ def test_an_export_holds_everything_but_secrets(
     body = response.json()
     assert body["profile"]["email"] == "alice@example.org"
     assert body["sessions"][0]["device"] == "laptop"
-    assert [each["username"] for each in body["contacts"] + body["contact_of"] + body["blocks"]] == ["bob"] * 3
+    assert [each["username"] for each in body["contacts"] + body["contact_of"] + body["blocks"]] == [
+        "bob"
+    ] * 3
     assert body["messages"] == [{"sender": str(device.user.id)}]
     text = response.content.decode()
     assert "argon2" not in text

@@ -37,7 +37,7 @@ def names(response: Any) -> list[str]:
     return [each["username"] for each in response.json()["results"]]
 
 
-# --- users --------------------------------------------------------------------------------------------------------
+# --- users ----------------------------------------------------------------------------------------
 
 
 def test_people_are_found_by_the_beginning_of_their_username(
@@ -91,7 +91,7 @@ def test_searches_are_limited(sign_in: Callable[..., Device], settings: Any) -> 
     assert statuses == {200, 429}
 
 
-# --- contacts -----------------------------------------------------------------------------------------------------
+# --- contacts -------------------------------------------------------------------------------------
 
 
 def test_a_contact_becomes_mutual_when_added_back(
@@ -123,7 +123,10 @@ def test_a_contact_becomes_mutual_when_added_back(
 
 
 def test_adding_again_is_200_and_tells_nobody(
-    sign_in: Callable[..., Device], make_user: Callable[..., User], sent: FanOut, committing: Callable[[], Any]
+    sign_in: Callable[..., Device],
+    make_user: Callable[..., User],
+    sent: FanOut,
+    committing: Callable[[], Any],
 ) -> None:
     make_user("bob")
     alice = sign_in("alice")
@@ -175,7 +178,10 @@ def test_who_blocked_me_is_added_as_if_nothing_were_and_is_not_told(
 
 
 def test_removing_a_contact_tells_them(
-    sign_in: Callable[..., Device], make_user: Callable[..., User], sent: FanOut, committing: Callable[[], Any]
+    sign_in: Callable[..., Device],
+    make_user: Callable[..., User],
+    sent: FanOut,
+    committing: Callable[[], Any],
 ) -> None:
     alice, bob = sign_in("alice"), make_user("bob")
     services.contact_add(owner=alice.user, username="bob")
@@ -242,11 +248,14 @@ def test_contacts_are_paged(sign_in: Callable[..., Device], make_user: Callable[
     assert names(alice.http.get(page.json()["next"])) == ["user3", "user4"]
 
 
-# --- blocks -------------------------------------------------------------------------------------------------------
+# --- blocks ---------------------------------------------------------------------------------------
 
 
 def test_blocks_are_repeatable_and_listed(
-    sign_in: Callable[..., Device], make_user: Callable[..., User], sent: FanOut, committing: Callable[[], Any]
+    sign_in: Callable[..., Device],
+    make_user: Callable[..., User],
+    sent: FanOut,
+    committing: Callable[[], Any],
 ) -> None:
     alice, bob = sign_in("alice"), make_user("bob")
     for _ in range(2):
@@ -291,7 +300,7 @@ def test_the_list_of_blocks_is_a_constant_number_of_queries(
         assert names(alice.get("/v1/blocks")) == ["user0", "user1", "user2", "user3"]
 
 
-# --- selectors ----------------------------------------------------------------------------------------------------
+# --- selectors ------------------------------------------------------------------------------------
 
 
 def test_mutual_contacts_are_both_ways_and_unblocked(

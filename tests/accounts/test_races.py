@@ -6,9 +6,11 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import pytest
+from django.contrib.auth import hashers
 from django.db import connection
 
 from accounts import attempts, services
@@ -19,14 +21,12 @@ from tests.accounts.conftest import PASSWORD, Device, FanOut
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-T = TypeVar("T")
 
-
-def at_once(*actions: Callable[[], T]) -> list[T | ChatError]:
+def at_once(*actions: Callable[[], Any]) -> list[Any]:
     """Run the actions on a thread each, started together; what each returned or raised."""
     barrier = threading.Barrier(len(actions), timeout=30)
 
-    def run(action: Callable[[], T]) -> T | ChatError:
+    def run(action: Callable[[], Any]) -> Any:
         try:
             connection.ensure_connection()
             barrier.wait()
@@ -46,7 +46,7 @@ def test_of_two_who_use_a_refresh_token_at_once_one_wins_and_the_session_ends(
     for round_number in range(5):
         device = sign_in(f"alice{round_number}")
         refresh = device.tokens.refresh_token
-        results = at_once(*[lambda token=refresh: services.session_refresh(refresh_token=token)] * 4)
+        results = at_once(*[partial(services.session_refresh, refresh_token=refresh)] * 4)
         assert sum(not isinstance(result, ChatError) for result in results) == 1
         assert all(isinstance(result, SessionEnded) for result in results if isinstance(result, ChatError))
         assert Session.objects.get(id=device.session.id).revoked_at is not None
@@ -59,17 +59,19 @@ def test_an_otp_is_taken_once(sign_in: Callable[..., Device]) -> None:
     device = sign_in("alice")
     for _ in range(5):
         otp = services.otp_issue(session_id=device.session.id).value
-        taken = at_once(*[lambda value=otp: services.otp_take(otp=value)] * 4)
+        taken = at_once(*[partial(services.otp_take, otp=otp)] * 4)
         assert sum(session is not None for session in taken) == 1
 
 
-def test_a_contact_added_twice_at_once_is_added_once(
-    make_user: Callable[..., User], sent: FanOut
-) -> None:
+def test_a_contact_added_twice_at_once_is_added_once(make_user: Callable[..., User], sent: FanOut) -> None:
     for round_number in range(5):
         alice, bob = make_user(f"alice{round_number}"), make_user(f"bob{round_number}")
-        added = at_once(*[lambda a=alice, b=bob: services.contact_add(owner=a, username=b.username)] * 3)
-        assert sorted(each.created for each in added if not isinstance(each, ChatError)) == [False, False, True]
+        added = at_once(*[partial(services.contact_add, owner=alice, username=bob.username)] * 3)
+        assert sorted(each.created for each in added if not isinstance(each, ChatError)) == [
+            False,
+            False,
+            True,
+        ]
         assert Contact.objects.filter(owner=alice).count() == 1
         assert len(sent.events(bob)) == 1
         bob.refresh_from_db()
@@ -115,7 +117,7 @@ def test_one_name_is_registered_once(db: Any, sent: FanOut) -> None:
     def register(number: int) -> User:
         return services.user_register(username="alice", email=f"a{number}@example.org", password=PASSWORD)
 
-    results = at_once(*[lambda number=number: register(number) for number in range(3)])
+    results = at_once(*[partial(register, number) for number in range(3)])
     assert sum(isinstance(result, User) for result in results) == 1
     assert all(
         isinstance(result, Conflict) and result.errors[0].field == "username"
@@ -128,7 +130,7 @@ def test_one_email_is_registered_once(db: Any, sent: FanOut) -> None:
     def register(number: int) -> User:
         return services.user_register(username=f"alice{number}", email="a@example.org", password=PASSWORD)
 
-    results = at_once(*[lambda number=number: register(number) for number in range(3)])
+    results = at_once(*[partial(register, number) for number in range(3)])
     assert sum(isinstance(result, User) for result in results) == 1
     assert all(
         isinstance(result, Conflict) and result.errors[0].field == "email"
@@ -144,8 +146,8 @@ def test_a_name_is_not_given_away_while_its_owner_is_being_erased(
         user = make_user(f"alice{round_number}")
         name = user.username
         _, registered = at_once(
-            lambda user_id=user.id: services.user_erase(user_id=user_id),
-            lambda name=name: services.user_register(username=name, email=f"{name}@other.org", password=PASSWORD),
+            partial(services.user_erase, user_id=user.id),
+            partial(services.user_register, username=name, email=f"{name}@other.org", password=PASSWORD),
         )
         assert isinstance(registered, Conflict)
         assert not User.objects.filter(username=name).exists()
@@ -165,8 +167,8 @@ def test_someone_who_is_being_erased_is_added_or_not_found(
     for round_number in range(5):
         alice = make_user(f"alice{round_number}")
         _, added = at_once(
-            lambda user_id=alice.id: services.user_erase(user_id=user_id),
-            lambda name=alice.username: services.contact_add(owner=bob, username=name),
+            partial(services.user_erase, user_id=alice.id),
+            partial(services.contact_add, owner=bob, username=alice.username),
         )
         assert isinstance(added, NotFound | services.ContactAdded)
         assert not Contact.objects.exists()
@@ -174,7 +176,9 @@ def test_someone_who_is_being_erased_is_added_or_not_found(
 
 def test_every_attempt_counts(db: Any, noon: list[datetime]) -> None:
     keys = [attempts.Limit("one", 5, 3600).of("x"), attempts.Limit("two", 100, 3600).of("x")]
-    results = at_once(*[lambda: attempts.attempts_count(keys)] * 4, *[lambda: attempts.attempts_count(keys[::-1])] * 4)
+    results = at_once(
+        *[lambda: attempts.attempts_count(keys)] * 4, *[lambda: attempts.attempts_count(keys[::-1])] * 4
+    )
     assert sum(isinstance(result, RateLimited) for result in results) == 3
     assert sorted(Attempts.objects.values_list("count", flat=True)) == [8, 8]
 
@@ -185,7 +189,7 @@ def test_guesses_at_the_same_moment_gain_nothing_once_the_limit_is_reached(
     make_user("alice")
     limit = attempts.LOGIN_PER_ACCOUNT
     reached = threading.Event()
-    compare = services.check_password
+    compare = hashers.check_password
 
     def compare_late(password: str, *rest: Any) -> bool:
         # The right guess was let in before the limit was reached, and is compared after.
@@ -213,8 +217,10 @@ def test_a_password_is_changed_once(sign_in: Callable[..., Device], sent: FanOut
 
     def change(number: int) -> None:
         user = User.objects.get(id=device.user.id)
-        services.password_change(user=user, current_password=PASSWORD, new_password=f"a new phrase, no. {number}")
+        services.password_change(
+            user=user, current_password=PASSWORD, new_password=f"a new phrase, no. {number}"
+        )
 
-    results = at_once(*[lambda number=number: change(number) for number in range(3)])
+    results = at_once(*[partial(change, number) for number in range(3)])
     assert sum(result is None for result in results) == 1
     assert not User.objects.get(id=device.user.id).check_password(PASSWORD)
