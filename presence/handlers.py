@@ -117,7 +117,12 @@ class _NodeBus:
     def publish(self, changes: Sequence[Change]) -> None:
         """Tell all nodes."""
         told = [
-            (user, int(status.online), status.version, microseconds(status.last_seen) if status.last_seen else 0)
+            (
+                user,
+                int(status.online),
+                status.version,
+                microseconds(status.last_seen) if status.last_seen else 0,
+            )
             for user, status in changes
         ]
         self._node.publish([GROUP], {"type": "hub.fanout", "k": "k", "a": "presence", "u": "", "s": told})

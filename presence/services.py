@@ -38,7 +38,7 @@ FRIENDS_LISTED: Final = 1_500
 """So many are named in one `friends` frame, which thereby stays under the limit of a frame."""
 
 UNHEARD: Final = Status(online=False, version=-1, last_seen=None)
-"""Stands in for the status of a user of whom the registry could say nothing; anything it says later is newer."""
+"""Stands in for a user of whom the registry could say nothing; whatever it says later is newer."""
 
 
 class MutualContact(Protocol):
@@ -194,8 +194,13 @@ class PresenceService:
         self._watched.clear()
         await self._registry.close()
 
-    async def _forever(self, work: Callable[[], Awaitable[None]], hurry: asyncio.Event, period: float) -> None:
-        """Do `work` every `period` seconds (spread a little, so that processes do not act in step) or when told to."""
+    async def _forever(
+        self, work: Callable[[], Awaitable[None]], hurry: asyncio.Event, period: float
+    ) -> None:
+        """Do `work` every `period` seconds, or when told to hurry.
+
+        The period is spread a little, so that processes do not act in step.
+        """
         patience = period
         while True:
             try:
@@ -233,7 +238,7 @@ class PresenceService:
         if connection not in local.connections:
             return
         registering = asyncio.create_task(self._register(connection, local.user, session))
-        # In the same turn of the loop, so that both questions go to the registry together.
+        # In the same turn of the loop, so that both go to the registry in one write.
         await self._ask(local.contacts.values())
         await registering
         if connection in local.connections:
@@ -255,14 +260,18 @@ class PresenceService:
         if local is None:
             return
         leases = {connection: self._leases[connection] for connection in local.connections}
-        ended = {connection: lease.session for connection, lease in leases.items() if session in (None, lease.session)}
+        ended = {
+            connection: lease.session
+            for connection, lease in leases.items()
+            if session in (None, lease.session)
+        }
         for connection in ended:
             self._forget(connection)
         for each in set(ended.values()):
             self._errand(self._end_session(user, each))
 
     def contacts_changed(self, user: str) -> None:
-        """The contacts or blocks of a user have changed in the database; their sockets are told what follows."""
+        """A user's contacts or blocks have changed in the database: tell their sockets what follows."""
         local = self._users.get(user)
         if local is not None:
             local.revision += 1
@@ -384,7 +393,7 @@ class PresenceService:
         return lease
 
     def _errand(self, work: Any) -> None:
-        """Do something in the background that need not succeed: an unavailable registry is caught up with later."""
+        """Do something in the background; the periodic work makes good what does not succeed."""
         task = asyncio.get_running_loop().create_task(_tolerant(work))
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
@@ -393,10 +402,10 @@ class PresenceService:
 
     async def _reload_contacts(self, local: _LocalUser) -> None:
         await self._load_contacts(local)
-        await self._ask(local.contacts.values())
+        await self._ask([watched for watched in local.contacts.values() if watched.status is None])
 
     async def _load_contacts(self, local: _LocalUser) -> None:
-        """Bring a local user's contacts to the state of the database; what follows for their sockets is told."""
+        """Bring a local user's contacts to the state of the database; their sockets are told what follows."""
         while True:
             revision = local.revision
             contacts = await self._directory.mutual_contacts(local.user)
@@ -431,17 +440,17 @@ class PresenceService:
     # --- inner: statuses ---------------------------------------------------------------------------
 
     async def _ask(self, contacts: Collection[_Watched]) -> None:
-        """Ask the registry for those of whom nothing was heard yet. What cannot be heard counts as offline for now."""
-        unknown = {watched.user: watched for watched in contacts if watched.status is None}
-        if not unknown:
+        """Ask the registry for the present statuses. Of whom it is silent the last known counts, else offline."""
+        asked = {watched.user: watched for watched in contacts}
+        if not asked:
             return
         try:
-            statuses = await self._registry.read(list(unknown))
+            statuses = await self._registry.read(list(asked))
         except PresenceUnavailable:
             statuses = {}
-        if len(statuses) < len(unknown):
+        if len(statuses) < len(asked):
             self._compare_due = True
-        for user, watched in unknown.items():
+        for user, watched in asked.items():
             status = statuses.get(user)
             if status is not None or watched.status is None:
                 self._apply(watched, status or UNHEARD)
@@ -453,14 +462,16 @@ class PresenceService:
             return
         watched.status = status
         if known is None or known.online != status.online:
-            self._send([connection for local in watched.watchers for connection in local.told], _presence(watched))
+            self._send(
+                [connection for local in watched.watchers for connection in local.told], _presence(watched)
+            )
 
     def _send(self, connections: list[str], event: frames.Event) -> None:
         if connections:
             self._sockets.send(connections, event)
 
     def _introduce(self, local: _LocalUser, connection: str) -> None:
-        """Send `friends`; from here on the connection is told changes. In one turn, so that none falls between."""
+        """Send `friends`, and from here on changes: in one turn of the loop, so that none falls between."""
         contacts = sorted(local.contacts.values(), key=_present_first)
         listed, rest = contacts[:FRIENDS_LISTED], contacts[FRIENDS_LISTED:]
         self._sockets.send(

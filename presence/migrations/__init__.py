@@ -1,0 +1,1 @@
+"""Presence keeps no tables; see `presence.registry`."""

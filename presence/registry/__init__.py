@@ -30,7 +30,9 @@ def _memory() -> MemoryRegistry:
 
 @cache
 def _reader() -> RedisReader:
-    return RedisReader(settings.REDIS_URLS, terms(), prefix=settings.CHATBE_REDIS_PREFIX, timeout=READ_TIMEOUT)
+    return RedisReader(
+        settings.REDIS_URLS, terms(), prefix=settings.CHATBE_REDIS_PREFIX, timeout=READ_TIMEOUT
+    )
 
 
 def build() -> PresenceRegistry:

@@ -113,7 +113,7 @@ class PresenceRegistry(ABC):
 
     @abstractmethod
     async def connect(self, user: str, connection: str, session: str) -> bool:
-        """Take a lease; returns whether this made the user online. Nothing happens if the session has ended."""
+        """Take a lease, unless the session has ended; returns whether this made the user online."""
 
     @abstractmethod
     async def disconnect(self, user: str, connection: str) -> None:

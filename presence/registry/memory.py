@@ -196,7 +196,7 @@ class MemoryRegistry(PresenceRegistry):
             return False
         entry.seen = now if online else entry.seen
         self._version = max(self._version + 1, now)
-        # The version last: another thread that reads in between sees the old version, never a new one too early.
+        # The version last: a thread that reads in between never has it with the old value.
         entry.online = online
         entry.version = self._version
         self._log.pop(user, None)

@@ -86,7 +86,10 @@ class Layout:
 
 
 class Answer(NamedTuple):
-    """What a script returned. Not `settled`: the host has lost its memory, and a missing lease means nothing yet."""
+    """What a script returned.
+
+    Not `settled`: the host has lost its memory, and a missing lease means nothing yet.
+    """
 
     epoch: str
     settled: bool
@@ -114,7 +117,7 @@ class Host:
             socket_connect_timeout=timeout,
             retry=AsyncRetry(NoBackoff(), 0),
         )
-        self._connection: AbstractConnection = pool.make_connection()
+        self._connection: AbstractConnection = pool.connection_class(**pool.connection_kwargs)
         self._waiting: deque[tuple[tuple[Argument, ...], str, asyncio.Future[Any]]] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._down_until = 0.0
@@ -171,7 +174,14 @@ class Host:
 
     def _command(self, arguments: tuple[Argument, ...], script: str) -> tuple[Argument, ...]:
         keys = self._layout.keys
-        return ("EVALSHA", _script_hash(script), len(keys), *keys, *self._layout.arguments(self.epoch), *arguments)
+        return (
+            "EVALSHA",
+            _script_hash(script),
+            len(keys),
+            *keys,
+            *self._layout.arguments(self.epoch),
+            *arguments,
+        )
 
     async def _exchange(self, commands: list[tuple[Argument, ...]]) -> list[Any]:
         """Each command's reply, or the error that Redis answered. Raises when the connection failed."""
@@ -193,10 +203,9 @@ class Host:
 
     async def _send(self, commands: list[tuple[Argument, ...]]) -> list[Any]:
         connection = self._connection
-        if not connection.is_connected:
-            await connection.connect()
         await connection.send_packed_command(
-            b"".join(part for command in commands for part in connection.pack_command(*command)), check_health=False
+            b"".join(part for command in commands for part in connection.pack_command(*command)),
+            check_health=False,
         )
         replies: list[Any] = []
         for _ in commands:
@@ -257,11 +266,17 @@ class RedisRegistry(PresenceRegistry):
             names[place].append(connection)
             members[place].append(f"{user} {connection} {session}")
         chunks = [
-            (names[place][start : start + LEASES_PER_SCRIPT], members[place][start : start + LEASES_PER_SCRIPT], place)
+            (
+                names[place][start : start + LEASES_PER_SCRIPT],
+                members[place][start : start + LEASES_PER_SCRIPT],
+                place,
+            )
             for place in range(len(self._hosts))
             for start in range(0, len(names[place]), LEASES_PER_SCRIPT)
         ]
-        answers = await _all([self._hosts[place].run("refresh", *chunk) for _, chunk, place in chunks], every=True)
+        answers = await _all(
+            [self._hosts[place].run("refresh", *chunk) for _, chunk, place in chunks], every=True
+        )
         return {
             chunk[index]
             for (chunk, _, _), answer in zip(chunks, answers, strict=True)
@@ -355,7 +370,7 @@ class RedisReader:
         self._scripts = [host.register_script(script_text("read")) for host in self._hosts]
 
     def read(self, users: Sequence[str]) -> dict[str, Status]:
-        """As `PresenceRegistry.read`, but users of a host that does not answer are left out even if none does."""
+        """As `PresenceRegistry.read`, but users of hosts that do not answer are left out in any case."""
         statuses: dict[str, Status] = {}
         for place, chunk in chunks_by_place(users, len(self._hosts)):
             if time.monotonic() < self._down_until[place]:
@@ -408,7 +423,8 @@ def _status(online: bytes, version: bytes, seen: bytes) -> Status:
 
 def _changes(flat: Sequence[bytes]) -> list[Change]:
     return [
-        Change(flat[i].decode(), _status(flat[i + 1], flat[i + 2], flat[i + 3])) for i in range(0, len(flat), 4)
+        Change(flat[i].decode(), _status(flat[i + 1], flat[i + 2], flat[i + 3]))
+        for i in range(0, len(flat), 4)
     ]
 
 
@@ -418,7 +434,10 @@ def _check(*names: str) -> None:
 
 
 async def _all(calls: Sequence[Coroutine[Any, Any, T]], *, every: bool = False) -> list[T | None]:
-    """The results of all calls, None for those that were unavailable; raises if all were, or (`every`) any was."""
+    """The results of all calls, None for those that were unavailable.
+
+    Raises `PresenceUnavailable` if all were, or, with `every`, if any was.
+    """
     if len(calls) == 1:
         return [await calls[0]]
     results = await asyncio.gather(*calls, return_exceptions=True)

@@ -4,32 +4,37 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.hub.redis_server import RedisServer
-from tests.presence.backends import Backend, MemoryBackend, RedisBackend
+from tests.presence.worlds import MemoryWorld, RedisWorld, World
+from tests.support.servers import RedisServer
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    server = RedisServer()
-    yield server
-    server.close()
+    """For all tests here; each has keys of its own."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def own_server() -> Iterator[RedisServer]:
+    """For a test that kills or pauses it."""
+    with RedisServer() as server:
+        yield server
 
 
 @pytest.fixture(params=[1, 2], ids=["one-host", "two-hosts"])
-def redis_backend(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[RedisBackend]:
-    # Databases of one server know nothing of each other, like hosts.
-    backend = RedisBackend([f"redis://127.0.0.1:{redis_server.port}/{number}" for number in range(request.param)])
-    yield backend
-    backend.close()
+def redis_world(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[RedisWorld]:
+    world = RedisWorld.on(redis_server, hosts=request.param)
+    yield world
+    world.close()
 
 
 @pytest.fixture(params=["memory", "redis", "redis-two-hosts"])
-def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
     if request.param == "memory":
-        yield MemoryBackend()
+        yield MemoryWorld()
         return
     server: RedisServer = request.getfixturevalue("redis_server")
-    hosts = 2 if request.param == "redis-two-hosts" else 1
-    redis = RedisBackend([f"redis://127.0.0.1:{server.port}/{number}" for number in range(hosts)])
-    yield redis
-    redis.close()
+    redis_world = RedisWorld.on(server, hosts=2 if request.param == "redis-two-hosts" else 1)
+    yield redis_world
+    redis_world.close()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
 from presence.registry.base import Lease, PresenceUnavailable, Terms
 from presence.registry.redis import Host, RedisReader, RedisRegistry, place_of
-from tests.hub.redis_server import RedisServer
-from tests.presence.backends import TERMS, RedisBackend
+from tests.presence.worlds import TERMS, RedisWorld
+from tests.support.servers import RedisServer
 
 pytestmark = pytest.mark.asyncio
 
@@ -22,24 +22,17 @@ ON_BOB = {"c2": Lease(BOB, "s2")}
 
 
 @pytest_asyncio.fixture
-async def first(redis_backend: RedisBackend) -> AsyncIterator[RedisRegistry]:
-    registry = redis_backend.registry()
+async def first(redis_world: RedisWorld) -> AsyncIterator[RedisRegistry]:
+    registry = redis_world.registry()
     yield registry
     await registry.close()
 
 
 @pytest_asyncio.fixture
-async def second(redis_backend: RedisBackend) -> AsyncIterator[RedisRegistry]:
-    registry = redis_backend.registry()
+async def second(redis_world: RedisWorld) -> AsyncIterator[RedisRegistry]:
+    registry = redis_world.registry()
     yield registry
     await registry.close()
-
-
-@pytest.fixture
-def own_server() -> Iterator[RedisServer]:
-    server = RedisServer()
-    yield server
-    server.close()
 
 
 async def answers(registry: RedisRegistry) -> None:
@@ -54,14 +47,14 @@ async def answers(registry: RedisRegistry) -> None:
 
 
 async def test_an_emptied_redis_makes_nobody_offline(
-    redis_backend: RedisBackend, first: RedisRegistry, second: RedisRegistry
+    redis_world: RedisWorld, first: RedisRegistry, second: RedisRegistry
 ) -> None:
     await first.refresh(ON_ALICE)
     await second.refresh(ON_BOB)
     cursor = (await first.changed_since(None)).cursor
     before = await first.read([ALICE, BOB])
 
-    redis_backend.lose_memory()
+    redis_world.lose_memory()
 
     # Nothing can be said of anybody; the log is of no use.
     assert await first.read([ALICE, BOB, "carol"]) == {}
@@ -74,56 +67,77 @@ async def test_an_emptied_redis_makes_nobody_offline(
     assert BOB not in statuses
 
     # The other process comes to it later, but within the lease.
-    redis_backend.age(TERMS.lease / 2)
+    redis_world.age(TERMS.lease / 2)
     assert await second.refresh(ON_BOB) == {"c2"}
     assert set(await first.read([ALICE, BOB])) == {ALICE, BOB}
-    redis_backend.age(TERMS.lease / 2 + 1)
+    redis_world.age(TERMS.lease / 2 + 1)
     statuses = await first.read([ALICE, BOB, "carol"])
     assert statuses[BOB].online
     assert not statuses["carol"].online
 
 
 async def test_after_an_emptied_redis_who_does_not_come_back_is_offline_a_lease_later(
-    redis_backend: RedisBackend, first: RedisRegistry, second: RedisRegistry
+    redis_world: RedisWorld, first: RedisRegistry, second: RedisRegistry
 ) -> None:
     await first.refresh(ON_ALICE)
     await second.refresh(ON_BOB)
     await first.changed_since(None)
-    redis_backend.lose_memory()
+    redis_world.lose_memory()
     assert BOB not in await first.read([BOB])
-    redis_backend.age(TERMS.lease + 1)
+    redis_world.age(TERMS.lease + 1)
     assert (await first.read([BOB]))[BOB] == (False, 0, None)
 
 
-async def test_a_new_redis_needs_no_waiting(redis_backend: RedisBackend, first: RedisRegistry) -> None:
+async def test_a_new_redis_needs_no_waiting(redis_world: RedisWorld, first: RedisRegistry) -> None:
     assert not (await first.read([ALICE]))[ALICE].online
     await first.connect(ALICE, "c1", "s1")
     await first.disconnect(ALICE, "c1")
-    redis_backend.age(TERMS.grace + 1)
+    redis_world.age(TERMS.grace + 1)
     assert await first.sweep(10) == 1
 
 
 async def test_a_redis_restarted_from_its_disk_takes_no_lease_before_all_could_refresh(
-    redis_backend: RedisBackend, first: RedisRegistry
+    redis_world: RedisWorld, first: RedisRegistry
 ) -> None:
     await first.connect(ALICE, "c1", "s1")
     await first.connect(BOB, "c2", "s2")
     assert await first.sweep(10) == 0
     cursor = (await first.changed_since(None)).cursor
     # Down for longer than a lease; then it has the old leases, and a new run id.
-    redis_backend.age(TERMS.lease + 1)
-    for client in redis_backend.clients:
-        client.hset(f"{redis_backend.prefix}:presence:meta", "run", "another")
+    redis_world.age(TERMS.lease + 1)
+    for client in redis_world.clients:
+        client.hset(f"{redis_world.prefix}:presence:meta", "run", "another")
     assert await first.sweep(10) == 0
     assert (await first.read([ALICE]))[ALICE].online
     assert not (await first.changed_since(cursor)).complete
     assert await first.refresh(ON_ALICE) == set()
-    redis_backend.age(TERMS.lease - 1)
+    redis_world.age(TERMS.lease - 1)
     await first.refresh(ON_ALICE)
-    redis_backend.age(2)
+    redis_world.age(2)
     assert await first.sweep(10) == 1
     statuses = await first.read([ALICE, BOB])
     assert (statuses[ALICE].online, statuses[BOB].online) == (True, False)
+
+
+async def test_a_redis_killed_and_started_from_its_disk_ends_in_the_truth() -> None:
+    with RedisServer(persistent=True) as server:
+        world = RedisWorld([server.url])
+        registry = world.registry()
+        await registry.connect(ALICE, "c1", "s1")
+        await registry.connect(BOB, "c2", "s2")
+        await registry.sweep(10)
+        server.kill()
+        server.start()
+        world.age(TERMS.lease + 1)
+        assert await registry.sweep(10) == 0
+        assert await registry.refresh(ON_ALICE) == set()
+        world.age(TERMS.lease + 1)
+        await registry.refresh(ON_ALICE)
+        assert await registry.sweep(10) == 1
+        statuses = await registry.read([ALICE, BOB])
+        assert (statuses[ALICE].online, statuses[BOB].online) == (True, False)
+        await registry.close()
+        world.close()
 
 
 async def test_a_restarted_redis_is_used_again(own_server: RedisServer) -> None:
@@ -147,7 +161,9 @@ async def test_a_restarted_redis_is_used_again(own_server: RedisServer) -> None:
     await registry.close()
 
 
-async def test_a_redis_that_hangs_is_unavailable_within_the_timeout_for_all_who_wait(own_server: RedisServer) -> None:
+async def test_a_redis_that_hangs_is_unavailable_within_the_timeout_for_all_who_wait(
+    own_server: RedisServer,
+) -> None:
     registry = RedisRegistry([own_server.url], TERMS, prefix="test", timeout=0.3)
     await registry.connect(ALICE, "c1", "s1")
     own_server.pause()
@@ -163,19 +179,23 @@ async def test_a_redis_that_hangs_is_unavailable_within_the_timeout_for_all_who_
 
 
 async def test_scripts_that_redis_forgot_are_loaded_again_in_the_order_of_the_calls(
-    redis_backend: RedisBackend, first: RedisRegistry
+    redis_world: RedisWorld, first: RedisRegistry
 ) -> None:
     await first.connect(ALICE, "c1", "s1")
-    for client in redis_backend.clients:
+    for client in redis_world.clients:
         client.script_flush()
-    await asyncio.gather(first.connect(ALICE, "c2", "s2"), first.disconnect(ALICE, "c2"), first.logout(ALICE, "s1"))
-    redis_backend.age(TERMS.grace + 1)
+    await asyncio.gather(
+        first.connect(ALICE, "c2", "s2"), first.disconnect(ALICE, "c2"), first.logout(ALICE, "s1")
+    )
+    redis_world.age(TERMS.grace + 1)
     assert await first.sweep(10) == 1
     assert not (await first.read([ALICE]))[ALICE].online
 
 
 async def test_a_cancelled_caller_harms_no_other(first: RedisRegistry) -> None:
-    waiting = [asyncio.ensure_future(first.connect(f"user{number}", f"c{number}", "s")) for number in range(20)]
+    waiting = [
+        asyncio.ensure_future(first.connect(f"user{number}", f"c{number}", "s")) for number in range(20)
+    ]
     await asyncio.sleep(0)
     for task in waiting[::2]:
         task.cancel()
@@ -186,7 +206,7 @@ async def test_a_cancelled_caller_harms_no_other(first: RedisRegistry) -> None:
 
 
 async def test_a_refresh_of_any_number_of_leases_is_one_call_per_host(
-    redis_backend: RedisBackend, first: RedisRegistry, monkeypatch: pytest.MonkeyPatch
+    redis_world: RedisWorld, first: RedisRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leases = {f"c{number}": Lease(f"user{number}", "s") for number in range(3000)}
     assert await first.refresh(leases) == set(leases)
@@ -198,10 +218,12 @@ async def test_a_refresh_of_any_number_of_leases_is_one_call_per_host(
         return await send(host, commands)
 
     monkeypatch.setattr(Host, "_send", counted)
-    missing, _ = await asyncio.gather(first.refresh(leases), first.changed_since((await first.changed_since(None)).cursor))
+    missing, _ = await asyncio.gather(
+        first.refresh(leases), first.changed_since((await first.changed_since(None)).cursor)
+    )
     assert missing == set()
     # One for the argument above, and one each for everything else together.
-    assert len(calls) == 2 * len(redis_backend.clients)
+    assert len(calls) == 2 * len(redis_world.clients)
 
 
 async def test_a_crowd_that_arrives_at_once_goes_in_few_writes(
@@ -215,12 +237,16 @@ async def test_a_crowd_that_arrives_at_once_goes_in_few_writes(
         return await send(host, commands)
 
     monkeypatch.setattr(Host, "_send", counted)
-    made_online = await asyncio.gather(*(first.connect(f"user{number}", f"c{number}", "s") for number in range(2000)))
+    made_online = await asyncio.gather(
+        *(first.connect(f"user{number}", f"c{number}", "s") for number in range(2000))
+    )
     assert all(made_online)
     assert len(calls) < 30
 
 
-async def test_one_of_two_hosts_is_enough_for_its_users(own_server: RedisServer, redis_server: RedisServer) -> None:
+async def test_one_of_two_hosts_is_enough_for_its_users(
+    own_server: RedisServer, redis_server: RedisServer
+) -> None:
     names = [f"user{number}" for number in range(20)]
     here = [name for name in names if place_of(name, 2) == 0]
     registry = RedisRegistry([redis_server.url, own_server.url], TERMS, prefix="one-of-two")
@@ -257,15 +283,15 @@ async def test_names_that_would_be_misread_are_refused(first: RedisRegistry, nam
         await first.connect(ALICE, "c1", name)
 
 
-async def test_the_reader_reads_the_same_from_threads(redis_backend: RedisBackend, first: RedisRegistry) -> None:
+async def test_the_reader_reads_the_same_from_threads(redis_world: RedisWorld, first: RedisRegistry) -> None:
     names = [ALICE, BOB, "carol"]
     await first.refresh(ON_ALICE)
     await first.refresh(ON_BOB)
     await first.logout(BOB, "s2")
-    reader = RedisReader(redis_backend.urls, TERMS, prefix=redis_backend.prefix)
+    reader = RedisReader(redis_world.urls, TERMS, prefix=redis_world.prefix)
     read = await asyncio.gather(*(asyncio.to_thread(reader.read, names) for _ in range(4)))
     assert read == [await first.read(names)] * 4
-    redis_backend.lose_memory()
+    redis_world.lose_memory()
     assert await asyncio.to_thread(reader.read, names) == {}
     reader.close()
 

@@ -1,4 +1,4 @@
-"""The two registries behind one face, for one suite: made, aged, and robbed of their memory."""
+"""The registries behind one face, for one suite: made, aged, and robbed of their memory."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from redis import Redis
 from presence.registry.base import MICROSECONDS, PresenceRegistry, Terms
 from presence.registry.memory import MemoryRegistry
 from presence.registry.redis import RedisRegistry
+from tests.support.servers import RedisServer
 
 # So long that nothing runs out by itself while a test runs: time passes by `age` alone.
-TERMS = Terms(lease=1000.0, grace=100.0, claim=300.0, retention=50_000.0)
+TERMS = Terms(lease=1000.0, grace=100.0, claim=300.0, retention=10_000_000.0)
 
 
-class Backend(Protocol):
+class World(Protocol):
     def registry(self) -> PresenceRegistry:
-        """One process's registry; all of a backend share what is registered."""
+        """One process's registry; all of a world share what is registered."""
 
     def age(self, seconds: float) -> None:
         """Let `seconds` pass."""
@@ -32,7 +33,7 @@ class Backend(Protocol):
         """Make it as new."""
 
 
-class MemoryBackend:
+class MemoryWorld:
     def __init__(self) -> None:
         self.clear()
 
@@ -69,13 +70,22 @@ for _, key in ipairs(redis.call('KEYS', ARGV[1] .. 'user:*')) do
 end
 for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*:*')) do
   local left = redis.call('PTTL', key)
-  if left > 0 then redis.call('PEXPIRE', key, text(math.max(1, left - by / 1000))) end
+  if left > by / 1000 then
+    redis.call('PEXPIRE', key, text(left - by / 1000))
+  elseif left > 0 then
+    redis.call('DEL', key)
+  end
 end
 """
 
 
-class RedisBackend:
+class RedisWorld:
     _prefixes = itertools.count()
+
+    @classmethod
+    def on(cls, server: RedisServer, *, hosts: int) -> RedisWorld:
+        """On databases of one server, which know nothing of each other, like hosts."""
+        return cls([server.url.removesuffix("0") + str(number) for number in range(hosts)])
 
     def __init__(self, urls: Sequence[str]) -> None:
         self.urls = urls
