@@ -19,8 +19,8 @@ from messaging.selectors import Position
 PAGE: Final = 50
 MOST: Final = 200
 """So many results a page has at most; who asks for more gets that many."""
-GREATEST: Final = 2**63 - 1
-"""The greatest number that the database knows."""
+GREATEST: Final = 2**53 - 1
+"""The greatest number that every JSON reader knows, and so the greatest seq and rev."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _CURSOR: Final = struct.Struct(">?q16s")
@@ -56,10 +56,11 @@ def link(request: Request, **parameters: str | int | None) -> str:
     """The request's own address with these query parameters; None takes one away."""
     address = request.build_absolute_uri()
     for name, value in parameters.items():
-        if value is None:
-            address = remove_query_param(address, name)
-        else:
-            address = replace_query_param(address, name, str(value))
+        address = (
+            remove_query_param(address, name)
+            if value is None
+            else replace_query_param(address, name, str(value))
+        )
     return address
 
 

@@ -13,9 +13,9 @@ from rest_framework import serializers
 
 from chatbe.api import UsernameField
 from chatbe.wire import frames
+from messaging.api.paging import GREATEST
 from messaging.models import Conversation
 
-GREATEST_SEQ: Final = 2**53 - 1
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 
 
@@ -32,15 +32,17 @@ class BodyField(serializers.CharField):
         return super().to_internal_value(data)
 
 
-@extend_schema_field({"type": "integer", "minimum": 1, "maximum": GREATEST_SEQ})
+@extend_schema_field({"type": "integer", "minimum": 1, "maximum": GREATEST})
 class SeqField(serializers.IntegerField):
     """A message's place in its conversation."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(min_value=1, max_value=GREATEST_SEQ, **kwargs)
+        super().__init__(min_value=1, max_value=GREATEST, **kwargs)
 
     def to_internal_value(self, data: Any) -> int:
-        """The number; the base class would also take text, fractions and booleans."""
+        """The number, 7.0 included; the base class would also take text and booleans."""
+        if isinstance(data, float) and data.is_integer():
+            return int(data)
         if type(data) is not int:
             self.fail("invalid")
         return super().to_internal_value(data)

@@ -18,9 +18,10 @@ from rest_framework import generics, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.throttling import BaseThrottle
+from rest_framework.views import APIView
 
 from accounts.api.views import current_user, valid
-from chatbe.api import BucketThrottle, EmptySerializer, problem_responses
+from chatbe.api import BucketThrottle, problem_responses
 from chatbe.core.errors import FieldError, Invalid
 from chatbe.structs import struct_response
 from chatbe.wire import frames
@@ -190,10 +191,8 @@ class ConversationsView(generics.GenericAPIView[Any]):
         )
 
 
-class ConversationView(generics.GenericAPIView[Any]):
+class ConversationView(APIView):
     """One of my conversations."""
-
-    serializer_class = EmptySerializer
 
     @extend_schema(
         summary="Read a conversation",
@@ -289,11 +288,8 @@ class MessagesView(generics.GenericAPIView[Any]):
         )
 
 
-class ChangesView(generics.GenericAPIView[Any]):
+class ChangesView(APIView):
     """What changed in a conversation."""
-
-    serializer_class = EmptySerializer
-    pagination_class = None
 
     @extend_schema(
         summary="Read what changed after a rev",
@@ -326,14 +322,13 @@ class ChangesView(generics.GenericAPIView[Any]):
         return Response({"results": msgspec.to_builtins(events), "rev": rev, "more": more})
 
 
-class ReadView(generics.GenericAPIView[Any]):
+class ReadView(APIView):
     """My read mark."""
-
-    serializer_class = serializers.ReadSerializer
 
     @extend_schema(
         summary="Move my read mark",
         tags=["messages"],
+        request=serializers.ReadSerializer,
         parameters=[_ID],
         responses={204: OpenApiResponse(description="Done; no body.")},
         examples=[OpenApiExample("up to the seventh", {"seq": 7}, request_only=True)],
