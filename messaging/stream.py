@@ -8,6 +8,7 @@ and is read from there in the next round; so a page never shows a change and ski
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -252,5 +253,6 @@ def changes(
 
 
 def epoch() -> str:
-    """The name of this database's history."""
-    return Epoch.objects.values_list("value", flat=True).get()
+    """The name of this database's history; a database that has none yet gets one."""
+    row, _ = Epoch.objects.get_or_create(pk=1, defaults={"value": secrets.token_hex(8)})
+    return row.value
