@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypedDict
 
 import psutil
 import psycopg
@@ -366,12 +366,20 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
+class _Identity(TypedDict, total=False):
+    """Whom subprocess shall start a process as."""
+
+    user: int
+    group: int
+    extra_groups: list[int]
+
+
 def _account_for_postgres() -> pwd.struct_passwd | None:
     """Whom PostgreSQL runs as: `nobody` where this is root, else (None) this user."""
     return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
 
-def _identity(account: pwd.struct_passwd | None) -> dict[str, int | list[int]]:
+def _identity(account: pwd.struct_passwd | None) -> _Identity:
     if account is None:
         return {}
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
