@@ -1,0 +1,198 @@
+"""The HTTP half: signing in, tokens, one-time passwords, and any other call with a good token."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json as jsonlib
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import httpx
+
+from chatbe_client.errors import Refused, SignedOut, Unreachable
+
+_SPARE_SECONDS = 10.0
+"""A token or one-time password with less life left than this is not used any more."""
+
+
+class Api:
+    """HTTP calls of one account, on whichever of `urls` answers."""
+
+    def __init__(
+        self, urls: Sequence[str], username: str, password: str, *, device: str, timeout: float
+    ) -> None:
+        self.urls = [url.rstrip("/") for url in urls]
+        self._username = username
+        self._password = password
+        self._device = device
+        self._http = httpx.AsyncClient(timeout=timeout, trust_env=False, follow_redirects=False)
+        self._at = 0
+        self._access = ""
+        self._access_until = 0.0
+        self._refresh = ""
+        self._otp = ""
+        self._otp_until = 0.0
+        # A refresh token used twice ends its session, so there is never more than one use under way.
+        self._signing = asyncio.Lock()
+
+    @property
+    def url(self) -> str:
+        """The server that is tried next."""
+        return self.urls[self._at]
+
+    def next_url(self) -> None:
+        """Try another server from now on."""
+        self._at = (self._at + 1) % len(self.urls)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def ticket(self) -> str:
+        """A one-time password for the next socket. Raises `SignedOut`, `Refused`, `Unreachable`."""
+        otp, self._otp = self._otp, ""
+        if otp and time.monotonic() < self._otp_until:
+            return otp
+        if not self._refresh:
+            await self.sign_in()
+            otp, self._otp = self._otp, ""
+            return otp
+        answer = await self.call("POST", "/v1/auth/otp")
+        return str(answer["otp"])
+
+    def keep_ticket(self, otp: str, lifetime: float) -> None:
+        """Use this one-time password for the next socket, if that comes within `lifetime` seconds."""
+        self._otp = otp
+        self._otp_until = time.monotonic() + lifetime
+
+    async def sign_in(self) -> dict[str, Any]:
+        """Begin a session with the password. Raises `SignedOut` when it is refused."""
+        async with self._signing:
+            return await self._sign_in()
+
+    async def _sign_in(self) -> dict[str, Any]:
+        fields = {"username": self._username, "password": self._password, "device": self._device}
+        try:
+            answer = await self._request("POST", "/v1/auth/login", json=fields)
+        except Refused as error:
+            if error.status in (400, 401, 403):
+                raise SignedOut(error.detail) from error
+            raise
+        self._keep_tokens(answer)
+        self.keep_ticket(answer["otp"], _seconds_until(answer["otp_expires_at"], answer["access_token"]))
+        return answer
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        params: dict[str, Any] | None = None,
+        url: str | None = None,
+    ) -> Any:
+        """One call with a good access token; returns the answer's JSON, None when it has no body.
+
+        `url` names the server in place of the one in use. Raises `Refused`, `Unreachable` (whether
+        the call was carried out is unknown) or `SignedOut`.
+        """
+        for attempt in (1, 2):
+            token = await self._token()
+            headers = {"Authorization": f"Bearer {token}"}
+            try:
+                return await self._request(method, path, json=json, params=params, headers=headers, url=url)
+            except Refused as error:
+                if error.status != 401 or attempt == 2:
+                    raise
+                if token == self._access:
+                    self._access_until = 0.0
+        raise AssertionError("unreachable")
+
+    async def _token(self) -> str:
+        async with self._signing:
+            if time.monotonic() < self._access_until:
+                return self._access
+            if self._refresh:
+                refresh, self._refresh = self._refresh, ""
+                try:
+                    self._keep_tokens(
+                        await self._request("POST", "/v1/auth/token", json={"refresh_token": refresh})
+                    )
+                except Refused as error:
+                    if error.status != 401:
+                        self._refresh = refresh
+                        raise
+                except Unreachable as error:
+                    # It may have been spent, and a second use would look like theft: sign in anew next time.
+                    if not self._password or not error.maybe_done:
+                        self._refresh = refresh
+                    raise
+                else:
+                    return self._access
+            if not self._password:
+                raise SignedOut("The session has ended.")
+            await self._sign_in()
+            return self._access
+
+    def _keep_tokens(self, answer: dict[str, Any]) -> None:
+        self._access = answer["access_token"]
+        self._refresh = answer["refresh_token"]
+        self._access_until = time.monotonic() + _seconds_until(
+            answer["access_token_expires_at"], self._access
+        )
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        params: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+        url: str | None = None,
+    ) -> Any:
+        try:
+            answer = await self._http.request(
+                method, f"{url or self.url}{path}", json=json, params=params, headers=headers
+            )
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise Unreachable(f"{method} {path}: {error!r}") from error
+        except httpx.HTTPError as error:
+            raise Unreachable(f"{method} {path}: {error!r}", maybe_done=True) from error
+        if answer.status_code < 300:
+            return answer.json() if answer.content else None
+        raise _refusal(answer)
+
+
+def _refusal(answer: httpx.Response) -> Refused:
+    """What a problem document says, or, where there is none, what the status says."""
+    try:
+        problem = answer.json()
+    except ValueError:
+        problem = {}
+    retry_after = answer.headers.get("Retry-After", "")
+    return Refused(
+        str(problem.get("code") or "unavailable"),
+        str(problem.get("detail") or answer.reason_phrase),
+        status=answer.status_code,
+        retry_after=float(retry_after) if retry_after.replace(".", "", 1).isdigit() else None,
+    )
+
+
+def _seconds_until(expires_at: str, token: str) -> float:
+    """How long something may be used, by the server's clock alone: its token says when it was made."""
+    expires = datetime.fromisoformat(expires_at).timestamp()
+    return max(0.0, expires - _issued_at(token, expires) - _SPARE_SECONDS)
+
+
+def _issued_at(token: str, default: float) -> float:
+    """The `iat` claim of a JWT, unverified: it only measures a lifetime."""
+    try:
+        payload = token.split(".")[1]
+        claims = jsonlib.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return float(claims["iat"])
+    except (IndexError, KeyError, ValueError, TypeError):
+        return default - 60.0
