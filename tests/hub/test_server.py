@@ -215,7 +215,7 @@ def test_text_frames_are_echoed_in_order(server: SmallServer) -> None:
         assert [websocket.recv(timeout=PATIENCE) for _ in texts] == texts
 
 
-@pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
+@pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536, 128 * 1024])
 def test_frames_of_every_length_form_pass(server: SmallServer, size: int) -> None:
     with server.ws() as websocket:
         websocket.send("x" * size)
@@ -312,10 +312,10 @@ def test_a_binary_frame_is_told_and_closed_as_the_application_says(server: Small
 
 def test_a_message_over_the_limit_is_closed_with_1009(server: SmallServer) -> None:
     with server.ws() as websocket:
-        websocket.send("x" * (65 * 1024))
+        websocket.send("x" * (128 * 1024 + 1))
         assert close_of(websocket)[0] == 1009
     with server.ws() as websocket:
-        websocket.send(["x" * 40_000, "x" * 40_000])
+        websocket.send(["x" * 100_000, "x" * 40_000])
         assert close_of(websocket)[0] == 1009
     with server.raw() as sock:
         # Announced only: not a byte of it is waited for.
