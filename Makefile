@@ -29,7 +29,7 @@ lint: venv-lint ## Check style, types, the arrows between packages, migrations a
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
-	$(BIN)/lint-imports
+	PYTHONPATH=clients/python $(BIN)/lint-imports
 	CHATBE_ENV_FILE=none $(BIN)/python manage.py makemigrations --check --dry-run
 	CHATBE_ENV_FILE=none $(BIN)/python manage.py docs --check
 
