@@ -207,6 +207,11 @@ def server_error(request: HttpRequest) -> HttpResponse:
     return _response(Problem(500, "internal", "Something went wrong here, not with your request."))
 
 
+def too_large() -> HttpResponse:
+    """For a body that is refused before any view sees it."""
+    return _response(Problem(413, "too_large", "The body is over the limit of size."))
+
+
 def _for_people(request: HttpRequest) -> bool:
     """Whether a page is wanted: outside the API, by a browser."""
     return not request.path.startswith("/v1/") and "text/html" in request.headers.get("Accept", "")

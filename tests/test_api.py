@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
+from django.core.asgi import get_asgi_application
 from django.test import Client, RequestFactory
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,6 +82,28 @@ def test_bodies_over_http(client: Client) -> None:
         response = login(client, data, content_type)
         assert (response.status_code, response.json()["code"]) == (status, code), (data[:20], content_type)
         assert response["Content-Type"] == "application/problem+json"
+
+
+@pytest.mark.asyncio
+async def test_a_body_may_come_in_chunks(settings: Any) -> None:
+    async def login_in_chunks(*chunks: bytes) -> tuple[int, Any]:
+        async def body() -> AsyncIterator[bytes]:
+            for chunk in chunks:
+                yield chunk
+
+        transport = httpx.ASGITransport(get_asgi_application())
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            response = await client.post(
+                "/v1/auth/login", content=body(), headers={"content-type": "application/json"}
+            )
+        assert "transfer-encoding" in response.request.headers
+        return response.status_code, response.json()
+
+    status, problem = await login_in_chunks(b'{"username":"nobody"', b',"password":"x" x')
+    assert (status, problem["errors"][0]["code"]) == (400, "malformed")
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 100
+    status, problem = await login_in_chunks(*[b" " * 60] * 2)
+    assert (status, problem["code"]) == (413, "too_large")
 
 
 @pytest.mark.django_db

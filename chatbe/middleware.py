@@ -1,0 +1,31 @@
+"""What every HTTP request passes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+
+from chatbe import problems
+
+
+def chunked_bodies(
+    get_response: Callable[[HttpRequest], HttpResponse],
+) -> Callable[[HttpRequest], HttpResponse]:
+    """Give requests of `Transfer-Encoding: chunked` the length that they came without.
+
+    Django REST framework takes a body without `Content-Length` for an empty one.
+    """
+
+    def answer(request: HttpRequest) -> HttpResponse:
+        if "Transfer-Encoding" in request.headers and not request.META.get("CONTENT_LENGTH"):
+            limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE or 0
+            body = request.read(limit + 1)
+            if len(body) > limit:
+                return problems.too_large()
+            request._body = body  # noqa: SLF001 - where Django itself keeps a body that was read
+            request.META["CONTENT_LENGTH"] = str(len(body))
+        return get_response(request)
+
+    return answer
