@@ -185,9 +185,9 @@ def credentials_check(*, identifier: str, password: str, address: str | None) ->
     the limit is reached, so that guesses made at the same moment gain nothing.
     """
     user = selectors.user_by_identifier(identifier=identifier)
-    subject = identifier.lower() if user is None else str(user.id)
     keys = [
-        attempts.LOGIN_PER_ACCOUNT.of(subject),
+        # By the name that was typed: counting a username and an email as one would tell that they are one's.
+        attempts.LOGIN_PER_ACCOUNT.of(identifier.lower()),
         attempts.LOGIN_PER_ADDRESS.of(addresses.block(address)),
     ]
     attempts.attempts_check(keys)

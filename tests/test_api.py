@@ -91,7 +91,7 @@ async def test_a_body_may_come_in_chunks(settings: Any) -> None:
             for chunk in chunks:
                 yield chunk
 
-        transport = httpx.ASGITransport(get_asgi_application())
+        transport = httpx.ASGITransport(get_asgi_application())  # type: ignore[arg-type]  # Django says dict, httpx MutableMapping
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             response = await client.post(
                 "/v1/auth/login", content=body(), headers={"content-type": "application/json"}

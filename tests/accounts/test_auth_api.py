@@ -489,7 +489,8 @@ def test_failed_logins_are_limited_per_account_known_or_not(
         assert response.status_code == 429
         assert response.json()["code"] == "rate_limited"
         assert response["Retry-After"] == "270"
-    assert login(stranger, status=429, email="alice@example.org", password=PASSWORD)
+    # That both names are one account's is not told.
+    login(stranger, email="alice@example.org", password=PASSWORD)
     noon[0] += timedelta(seconds=270)
     login(stranger, username="alice", password=PASSWORD)
 
