@@ -101,7 +101,7 @@ def _converse(
         )
         for seq, (username, body) in enumerate(lines, start=1)
     )
-    for username in {username for username, _ in lines}:
+    for username in dict.fromkeys(username for username, _ in lines):
         said = max(seq for seq, (sender, _) in enumerate(lines, start=1) if sender == username)
         Membership.objects.create(
             conversation=conversation,
