@@ -22,7 +22,8 @@ from chatbe.wire import tables
 
 WIDTH: Final = 110
 METHODS: Final = ("get", "post", "put", "patch", "delete")
-ENV_KINDS: Final = ("str", "int", "float", "bool", "list")
+
+_READERS: Final = {"os.environ.get", "env.str", "env.int", "env.float", "env.bool", "env.list"}
 
 _REGION = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _EXAMPLE = re.compile(r"^#? ?(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>.*)$")
@@ -85,26 +86,56 @@ def drifted(root: Path) -> list[str]:
 
 
 def settings_problems(root: Path) -> Iterator[str]:
-    """What chatbe/settings.py reads and .env.example does not explain, and the other way round."""
+    """Where chatbe/settings.py and .env.example differ: names, explanations, defaults."""
     read = settings_read((root / "chatbe/settings.py").read_text())
-    explained = {name: text for name, _, text in settings_explained((root / ".env.example").read_text())}
-    for name in sorted(read - explained.keys()):
+    example = settings_explained((root / ".env.example").read_text())
+    for name in sorted(read.keys() - {name for name, _, _ in example}):
         yield f"{name} is read in chatbe/settings.py and missing in .env.example."
-    for name in sorted(explained.keys() - read):
-        yield f"{name} is in .env.example and read nowhere in chatbe/settings.py."
-    for name in sorted(name for name, text in explained.items() if not text):
-        yield f"{name} has no explanation above it in .env.example."
+    for name, value, text in example:
+        if name not in read:
+            yield f"{name} is in .env.example and read nowhere in chatbe/settings.py."
+            continue
+        if not text:
+            yield f"{name} has no explanation above it in .env.example."
+        default = read[name]
+        if default is not None and default != value:
+            yield f"{name} is {value or 'empty'} in .env.example and {default or 'empty'} in chatbe/settings.py."
 
 
-def settings_read(source: str) -> set[str]:
-    """The names of the environment variables that a settings module reads."""
-    names = set()
+def settings_read(source: str) -> dict[str, str | None]:
+    """The environment variables that a settings module reads, with their defaults as they would be written.
+
+    None where the default is worked out (a path, say). The first reading of a name counts.
+    """
+    found: dict[str, str | None] = {}
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            caller = ast.unparse(node.func)
-            if caller in ("os.environ.get", *(f"env.{kind}" for kind in ENV_KINDS)):
-                names.add(str(node.args[0].value))
-    return names
+        if (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func) in _READERS
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            default = next((word.value for word in node.keywords if word.arg == "default"), None)
+            found.setdefault(str(node.args[0].value), _written(default))
+    return found
+
+
+def _written(default: ast.expr | None) -> str | None:
+    """A default in the form of an environment variable."""
+    match default:
+        case ast.List(elts=items):
+            return ",".join(ast.literal_eval(item) for item in items)
+        case ast.Constant(value=bool(value)):
+            return "on" if value else "off"
+        case ast.Constant(value=str(value)):
+            return value
+        case ast.Constant(value=int(value) | float(value)):
+            return str(int(value)) if value == int(value) else str(value)
+        case ast.BinOp(
+            op=ast.Mult(), left=ast.Constant(value=int(left)), right=ast.Constant(value=int(right))
+        ):
+            return str(left * right)
+    return None
 
 
 def settings_explained(example: str) -> list[tuple[str, str, str]]:

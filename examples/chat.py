@@ -47,7 +47,7 @@ def show(event: dict[str, Any], peer: str) -> None:
     """Print what happened; what a client does not know it ignores."""
     match event["type"]:
         case "welcome":
-            line = f"* signed in as {event['user']}; write to {peer}, or an empty line to leave"
+            line = f"* {event['user']} writes to {peer} (an empty line leaves)"
         case "friends":
             line = f"* {event['online']} of {event['total']} contacts online"
         case "presence" if event["online"] is not None:
