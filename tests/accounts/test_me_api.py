@@ -177,8 +177,12 @@ def test_exports_are_limited(sign_in: Callable[..., Device], settings: Any) -> N
 
 
 def test_an_export_is_a_constant_number_of_queries(
-    sign_in: Callable[..., Device], make_user: Callable[..., User], django_assert_num_queries: Any
+    sign_in: Callable[..., Device],
+    make_user: Callable[..., User],
+    monkeypatch: pytest.MonkeyPatch,
+    django_assert_num_queries: Any,
 ) -> None:
+    monkeypatch.setattr(services, "export_hooks", {})
     device = sign_in("alice")
     for number in range(5):
         Contact.objects.create(owner=device.user, target=make_user(f"user{number}"), created_at=clock.now())
