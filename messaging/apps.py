@@ -13,11 +13,12 @@ class MessagingConfig(AppConfig):
         """Give the hub its reader and its commands, and accounts what it asks for on leaving."""
         from accounts import services as accounts
         from chatbe.hub import registry
-        from messaging import erasure, handlers, stream, sync, tails
+        from messaging import erasure, handlers, services, stream, sync, tails
 
         registry.part(handlers.MessagingPart)
         registry.part(tails.TailPart)
         registry.reads_from(sync.DatabaseSource())
         registry.epoch_by(stream.epoch)
+        accounts.block_hooks.append(services.conversation_direct_lock)
         accounts.erasure_hooks.append(erasure.erase)
         accounts.export_hooks["messaging"] = erasure.export

@@ -100,6 +100,11 @@ def conversation_direct(*, user: User, username: str) -> tuple[Conversation, boo
     return made, True
 
 
+def conversation_direct_lock(one: UUID, other: UUID) -> None:
+    """Hold the direct conversation of two users until the transaction ends: no message of theirs commits meanwhile."""
+    Conversation.objects.select_for_update(no_key=True).filter(pair=pair_key(one, other)).first()
+
+
 def route_to_user(*, user: User | UUID, username: str) -> Route:
     """The route to a person, made if need be. Raises what would refuse a first message, and then makes nothing."""
     sender = user if isinstance(user, User) else User.objects.get(pk=user)

@@ -50,9 +50,9 @@ class _Batch:
         self.look_up()
         taken: Counter[UUID] = Counter()
         rows: list[Message] = []
-        verdicts = []
-        for item in self.batch:
-            verdict = self.judge(item)
+        # All are judged before any is stored: an answer to a message of this batch comes too early for it.
+        verdicts = [self.judge(item) for item in self.batch]
+        for item, verdict in zip(self.batch, verdicts, strict=True):
             if verdict.code == "ok":
                 conversation = self.conversations[UUID(item.conversation)]
                 taken[conversation.id] += 1
@@ -76,7 +76,6 @@ class _Batch:
                 membership.read_seq = membership.delivered_seq = verdict.seq
                 membership.wrote = True
                 self.moved.add(membership)
-            verdicts.append(verdict)
         Message.objects.bulk_create(rows)
         for key, count in taken.items():
             conversation = self.conversations[key]

@@ -1,0 +1,150 @@
+"""Services of messaging."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from django.db import connection, transaction
+
+from accounts import services as accounts
+from accounts.models import User
+from chatbe.core.errors import Invalid, NotFound
+from messaging import services, stream
+from messaging.models import Conversation, Membership, Message
+
+pytestmark = pytest.mark.django_db
+
+
+def make_user(**fields: object) -> User:
+    return User.objects.create(username=f"u{uuid.uuid4().hex[:20]}", **fields)
+
+
+@pytest.fixture
+def alice() -> User:
+    return make_user()
+
+
+@pytest.fixture
+def bob(alice: User) -> User:
+    user = make_user()
+    accounts.contact_add(owner=alice, username=user.username)
+    return user
+
+
+def test_there_is_one_direct_conversation_per_pair(alice: User, bob: User) -> None:
+    made, created = services.conversation_direct(user=alice, username=bob.username.upper())
+    assert created
+    assert services.conversation_direct(user=bob, username=alice.username) == (made, False)
+    assert Membership.objects.filter(conversation=made).count() == 2
+    assert (made.head_rev, made.last_seq) == (0, 0)
+
+
+def test_nobody_talks_to_themselves_or_to_nobody(alice: User) -> None:
+    with pytest.raises(Invalid):
+        services.conversation_direct(user=alice, username=alice.username)
+    with pytest.raises(NotFound):
+        services.conversation_direct(user=alice, username="nobody")
+    assert not Conversation.objects.exists()
+
+
+def test_a_message_is_sent_and_a_repeat_is_told(alice: User, bob: User) -> None:
+    client_id = uuid.uuid4()
+    sent = services.message_send(sender=alice, username=bob.username, client_id=client_id, body="hello")
+    again = services.message_send(sender=alice, username=bob.username, client_id=client_id, body="hello")
+    assert (sent.duplicate, again.duplicate) == (False, True)
+    assert sent.message == again.message
+    assert (sent.message.sender, sent.message.body, sent.message.seq) == (alice.username, "hello", 1)
+
+
+def test_marks_never_go_back_and_never_beyond_the_last_message(alice: User, bob: User) -> None:
+    for _ in range(3):
+        sent = services.message_send(sender=alice, username=bob.username, body="x")
+    key = (sent.message.conversation, str(bob.pk))
+    moved = services.marks_move(moves={key: (0, 2)})[key]
+    assert moved is not None
+    assert (moved.read, moved.delivered) == (0, 2)
+    moved = services.marks_move(moves={key: (99, 0)})[key]
+    assert moved is not None
+    assert (moved.read, moved.delivered) == (3, 3)
+    assert services.marks_move(moves={key: (1, 1)}) == {}
+    stranger = (sent.message.conversation, str(make_user().pk))
+    assert services.marks_move(moves={stranger: (1, 1)}) == {stranger: None}
+
+
+def test_moving_many_marks_takes_a_constant_number_of_queries(
+    alice: User, django_assert_max_num_queries: object
+) -> None:
+    keys = []
+    for _ in range(12):
+        other = make_user()
+        accounts.contact_add(owner=alice, username=other.username)
+        sent = services.message_send(sender=alice, username=other.username, body="x")
+        keys.append((sent.message.conversation, str(other.pk)))
+    with django_assert_max_num_queries(4):  # type: ignore[operator] - pytest-django's fixture
+        moved = services.marks_move(moves={key: (1, 1) for key in keys})
+    assert len(moved) == 12
+
+
+@pytest.mark.cluster
+def test_blocking_holds_the_direct_conversation(alice: User, bob: User) -> None:
+    sent = services.message_send(sender=alice, username=bob.username, body="x")
+    with transaction.atomic():
+        accounts.block_add(blocker=bob, username=alice.username)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
+                " WHERE c.relname = 'messaging_conversation' AND l.mode = 'RowShareLock'"
+                " AND l.pid = pg_backend_pid()"
+            )
+            assert cursor.fetchone()[0] == 1
+    assert sent.message.seq == 1
+
+
+def test_reading_pages_reach_everything_in_order(alice: User, bob: User) -> None:
+    ids = []
+    for count in (7, 3):
+        other = bob if count == 7 else make_user()
+        accounts.contact_add(owner=alice, username=other.username)
+        for number in range(count):
+            sent = services.message_send(sender=alice, username=other.username, body=str(number))
+        ids.append(sent.message.conversation)
+    wanted = [stream.Wanted(ids[0], 0, 7, 0, 0), stream.Wanted(ids[1], 1, 3, 0, 0)]
+    pieces, cursors = stream.read(wanted, limit=4)
+    assert [(piece.conversation, piece.rev) for piece in pieces] == [
+        *((ids[0], rev) for rev in range(1, 5)),
+        *((ids[1], rev) for rev in range(2, 4)),
+    ]
+    assert cursors == {ids[0]: 4, ids[1]: 3}
+
+
+def test_a_change_that_comes_between_head_and_rows_is_left_for_the_next_round(alice: User, bob: User) -> None:
+    for number in range(3):
+        sent = services.message_send(sender=alice, username=bob.username, body=str(number))
+    conversation = sent.message.conversation
+    # The head was read as 3; then the second message changed and moved to rev 4.
+    Message.objects.filter(conversation=conversation, seq=2).update(rev=4, body="edited")
+    Conversation.objects.filter(pk=conversation).update(head_rev=4)
+    pieces, cursors = stream.read([stream.Wanted(conversation, 0, 3, 0, 0)], limit=100)
+    assert [piece.rev for piece in pieces] == [1, 3]
+    events, rev, more = stream.changes(user_id=bob.pk, conversation=uuid.UUID(conversation), since=3, limit=10)
+    assert (cursors[conversation], rev, more) == (3, 4, False)
+    assert [event.message.body for event in events] == ["edited"]  # type: ignore[attr-defined] - messages
+
+
+def test_one_statement_reads_any_number_of_conversations(
+    alice: User, django_assert_num_queries: object
+) -> None:
+    wanted = []
+    for _ in range(15):
+        other = make_user()
+        accounts.contact_add(owner=alice, username=other.username)
+        sent = services.message_send(sender=alice, username=other.username, body="x")
+        wanted.append(stream.Wanted(sent.message.conversation, 0, 1, 0, 0))
+    for part in (wanted[:1], wanted):
+        with django_assert_num_queries(1):  # type: ignore[operator] - pytest-django's fixture
+            pieces, _ = stream.read(part, limit=10)
+        assert len(pieces) == len(part)
+    for question in (stream.streams_of, lambda user: stream.marks_of(user=user)):
+        with django_assert_num_queries(1):  # type: ignore[operator] - pytest-django's fixture
+            assert len(question(alice.pk)) == 15
