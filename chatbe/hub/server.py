@@ -20,6 +20,7 @@ import gc
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import time
@@ -781,6 +782,7 @@ class Server(DaphneServer):
     def run(self) -> int:
         """Serve until a signal says otherwise. Returns the exit code."""
         _log_errors_of_twisted()
+        _allow_descriptors(self.options.max_sockets)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, number)
         if self._parent is not None:
@@ -969,6 +971,18 @@ class Server(DaphneServer):
                 logger.warning("an application went on too long after its connection's end and is cancelled")
                 task.cancel()
         self._loop.call_later(SWEEP_PERIOD, self._sweep)
+
+
+def _allow_descriptors(sockets: int) -> None:
+    """Raise this process's limit as far as it may; say so if it is below what the settings allow."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < sockets:
+        logger.warning(
+            "fewer descriptors than CHATBE_MAX_SOCKETS: raise the limit (ulimit -n)",
+            extra={"descriptors": hard, "max_sockets": sockets},
+        )
 
 
 def _log_errors_of_twisted() -> None:

@@ -1,0 +1,95 @@
+"""`manage.py serve` with the whole of chatbe behind it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin
+
+from tests.support.processes import ROOT, Deployment
+
+
+def serve(deployment: Deployment, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `serve` where it is expected to end by itself."""
+    return subprocess.run(
+        [sys.executable, "manage.py", "serve", *arguments],
+        capture_output=True,
+        check=False,
+        cwd=ROOT,
+        env=deployment.environment,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_server_answers_and_ends_with_0(deployment: Deployment) -> None:
+    server = deployment.server()
+    with urllib.request.urlopen(f"{server.url}/healthz", timeout=10) as answer:
+        assert answer.status == 200
+    with connect(f"{server.socket_url}?otp=unknown&username=nobody") as websocket:
+        with pytest.raises(ConnectionClosed):
+            websocket.recv(timeout=10)
+        assert websocket.close_code == 4401
+    assert server.terminate() == 0
+    assert "unknown" not in server.said()
+    assert "nobody" not in server.said()
+
+
+def test_a_foreign_origin_is_refused_before_the_upgrade(deployment: Deployment) -> None:
+    server = deployment.server()
+    with pytest.raises(InvalidStatus) as refused:
+        connect(f"{server.socket_url}?otp=x&username=y", origin=Origin("https://evil.example"))
+    assert refused.value.response.status_code == 403
+
+
+@pytest.mark.embedded
+def test_a_second_server_on_the_same_data_gets_one_line(deployment: Deployment) -> None:
+    deployment.server()
+    second = serve(deployment, "--port", "0")
+    assert second.returncode == 1
+    assert "already runs" in second.stderr
+    assert second.stderr.count("\n") == 1
+
+
+@pytest.mark.embedded
+def test_workers_need_shared_servers(deployment: Deployment) -> None:
+    refused = serve(deployment, "--workers", "2", "--port", "0")
+    assert refused.returncode == 1
+    assert "DATABASE_URL" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_port_in_use_gets_one_line(deployment: Deployment) -> None:
+    server = deployment.server()
+    other = Deployment(settings={"CHATBE_VAR_DIR": str(deployment.folder / "other")})
+    with other:
+        refused = serve(other, "--port", str(server.port))
+    assert refused.returncode == 1
+    assert f"Port {server.port} on 127.0.0.1 is in use" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.cluster
+def test_workers_serve_are_replaced_when_killed_and_drain(deployment: Deployment) -> None:
+    server = deployment.server(workers=2)
+    supervisor, *workers = server.family()
+    assert len(workers) == 2
+    os.kill(workers[0].pid, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while "node started" not in server.said().partition("is replaced")[2]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    server.wait_ready()
+    now = [member.pid for member in server.family()]
+    assert now[0] == supervisor.pid
+    assert workers[0].pid not in now
+    assert len(now) == 3
+    assert server.terminate() == 0
