@@ -13,7 +13,6 @@ from uuid import UUID
 
 from django.conf import settings
 
-from chatbe.core import clock
 from chatbe.core.errors import ChatError, Conflict, NotFound, Unavailable
 from chatbe.hub import fanout
 from chatbe.hub.outbox import State
@@ -163,11 +162,10 @@ class MessagingPart:
             )
             self._announce(route, message, ack, socket.connection)
         elif verdict.code == "repeat":
-            assert verdict.created_at is not None  # noqa: S101 - a repeat has it
             socket.answer(
                 frames.Ack(
                     ref, verdict.conversation, verdict.seq, verdict.rev, verdict.id, item.client_id,
-                    clock.timestamp(verdict.created_at), duplicate=True,
+                    verdict.created_at, duplicate=True,
                 )
             )  # fmt: skip
         else:

@@ -226,7 +226,6 @@ def _store_here(item: Item) -> Verdict | None:
 
 def announcement(item: Item, verdict: Verdict, username: str) -> frames.MessageObject:
     """The message object of a verdict `ok`."""
-    assert verdict.created_at is not None  # noqa: S101 - an `ok` has it
     return frames.MessageObject(
         id=item.id,
         conversation=item.conversation,
@@ -238,7 +237,7 @@ def announcement(item: Item, verdict: Verdict, username: str) -> frames.MessageO
         client_id=item.client_id,
         reply_to=item.reply_to,
         reactions={},
-        created_at=clock.timestamp(verdict.created_at),
+        created_at=verdict.created_at,
         edited_at=None,
         deleted_at=None,
     )

@@ -226,7 +226,7 @@ class SocketConsumer(Outbox, AsyncConsumer):
 
     def _limit(self, now: float) -> float:
         """Seconds until the next frame is taken, or 0.0; a socket that does not heed it is closed with 4009."""
-        if not settings.CHATBE_RATE_LIMITS:
+        if not self.node.rate_limits:
             return 0.0
         wait = self.bucket.take(now=now)
         if not wait:
@@ -256,14 +256,14 @@ class SocketConsumer(Outbox, AsyncConsumer):
     def begin_command(self) -> None:
         """A command's answer is under way; with too many of them the socket is not read."""
         self.unanswered += 1
-        if self.unanswered == settings.CHATBE_MAX_UNANSWERED:
+        if self.unanswered == self.node.max_unanswered:
             self.paused += 1
             self.transport.pause_reading()
 
     def end_command(self) -> None:
         """The answer was sent, or will never be."""
         self.unanswered -= 1
-        if self.unanswered == settings.CHATBE_MAX_UNANSWERED // 2 and self.paused:
+        if self.paused and self.unanswered == self.node.max_unanswered // 2:
             self.paused -= 1
             if not self.node.draining:
                 self.transport.resume_reading()

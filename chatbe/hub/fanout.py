@@ -24,7 +24,7 @@ from chatbe.wire import codec, frames
 logger = logging.getLogger("chatbe.hub.fanout")
 
 Envelope = dict[str, Any]
-"""What travels over the layer. `type` is for Channels; `n` the sending node; `k` the kind:
+"""What travels over the layer. `type` is for Channels; `k` the kind:
 
 `e` an event without a rev for one user's sockets: `u` user, `d` JSON bytes, `x` a connection left out,
     `s` whether it belongs to the stream and waits for a socket's `sync`;
@@ -113,7 +113,6 @@ def send(groups: list[str], envelope: Envelope) -> None:
 
 async def _send_without_node(groups: list[str], envelope: Envelope) -> None:
     layer: Any = get_channel_layer()
-    envelope["n"] = ""
     for group in groups:
         try:
             await layer.group_send(group, envelope)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import secrets
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +27,10 @@ from chatbe.hub.pipeline import PipelineOptions, RedisPipeline
 logger = logging.getLogger("chatbe.hub.layer")
 
 Message = dict[str, Any]
+
+# In front of what `publish_elsewhere` sends: a byte that begins no msgpack, then the sender's own.
+_MARK = b"\xc1"
+_MARK_BYTES = 9
 
 Loss = Literal["overflow", "disconnected", "reconnected"]
 """Why messages may be missing: a channel's queue was full; the connection to a Redis host was lost
@@ -127,6 +132,7 @@ class PipelinedRedisLoopLayer(RedisPubSubLoopLayer):
         self._routes: dict[bytes, _Channel] = {}
         self._group_prefix: str = self._get_group_channel_name("")
         self._loss_listeners: list[Callable[[Loss], None]] = []
+        self._own_mark = _MARK + secrets.token_bytes(_MARK_BYTES - len(_MARK))
         self._hook_tasks: set[asyncio.Future[Any]] = set()
         self.dropped = 0
         """Messages that came in and did not fit into their channel's queue."""
@@ -257,6 +263,17 @@ class PipelinedRedisLoopLayer(RedisPubSubLoopLayer):
         shard = self._only_shard or self._get_shard(name)
         return shard.publish(name.encode(), self._serialize(message))
 
+    def publish_elsewhere(self, groups: Iterable[str], message: Message) -> None:
+        """Queue a message to several groups for this loop turn's write, for all processes but this one.
+
+        It is serialized once, and what comes back is dropped before it is decoded.
+        """
+        payload = self._own_mark + self._serialize(message)
+        prefix, shard = self._group_prefix, self._only_shard
+        for group in groups:
+            name = prefix + group
+            (shard or self._get_shard(name)).publish(name.encode(), payload)
+
     # --- state -------------------------------------------------------------------------------------
 
     async def connect(self) -> bool:
@@ -331,6 +348,10 @@ class PipelinedRedisLoopLayer(RedisPubSubLoopLayer):
 
     def _take(self, name: bytes, data: bytes) -> None:
         """A message has come in: decode it once, deliver it to all of this process who are to have it."""
+        if data.startswith(_MARK):
+            if data.startswith(self._own_mark):
+                return
+            data = data[_MARK_BYTES:]
         targets: Iterable[_Channel] | None = self.groups.get(name)
         if targets is None:
             target = self._routes.get(name)

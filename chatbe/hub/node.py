@@ -91,6 +91,9 @@ class Node:
         self.lagging: set[SocketConsumer] = set()
         self.hub = Hub(self, registry.source())
         self.epoch = ""
+        # Read once: Django's settings are slow to ask on the hot path.
+        self.rate_limits: bool = settings.CHATBE_RATE_LIMITS
+        self.max_unanswered: int = settings.CHATBE_MAX_UNANSWERED
         self._answers: dict[str, Callable[..., None]] = {}
 
     # --- life --------------------------------------------------------------------------------------
@@ -103,7 +106,7 @@ class Node:
             self.layer = layer.loop_layer()
             await self.layer.connect()
             self.channel = await self.layer.new_channel("hub")
-            self.layer.set_receiver(self.channel, self._on_envelope)
+            self.layer.set_receiver(self.channel, self.hub.apply)
             self.layer.on_loss(self._on_loss)
         for part in registry.parts():
             await part.start(self)
@@ -205,15 +208,9 @@ class Node:
             self.loop.call_soon_threadsafe(self._publish, groups, envelope, ack)
 
     def _publish(self, groups: list[str], envelope: Envelope, ack: frames.Ack | None) -> None:
-        envelope["n"] = self.id
         if self.layer is not None:
-            for group in groups:
-                self.layer.publish_nowait(group, envelope)
+            self.layer.publish_elsewhere(groups, envelope)
         self.hub.apply(envelope, ack)
-
-    def _on_envelope(self, envelope: Envelope) -> None:
-        if envelope["n"] != self.id:
-            self.hub.apply(envelope)
 
     def _on_loss(self, reason: Loss) -> None:
         """The bus may have lost anything: ask the database, and let the parts look again."""

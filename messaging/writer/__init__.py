@@ -33,6 +33,7 @@ Done = Callable[[Verdict | None], None]
 TURNS_UNTIL_ALONE = 3
 """So many times a locked conversation is passed over; then its messages wait for the lock."""
 CONFLICTS = 10
+WATCH_PERIOD = 1.0
 AWAY_PAUSE = 1.0
 """Seconds between attempts while the database is away; `retry_after` of what is refused meanwhile."""
 
@@ -107,6 +108,8 @@ class Writer:
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._in_flight = False
         self._away_until = 0.0
+        self._deadline: float = settings.CHATBE_SEND_DEADLINE
+        self._watch: asyncio.TimerHandle | None = None
         self._requests: queue.SimpleQueue[tuple[list[_Entry], bool] | None] = queue.SimpleQueue()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -128,12 +131,13 @@ class Writer:
                 entry.followers = []
             entry.followers.append(done)
             return
-        entry = self._entries[key] = _Entry(item, done, now + settings.CHATBE_SEND_DEADLINE)
+        entry = self._entries[key] = _Entry(item, done, now + self._deadline)
         self._waiting.append(entry)
         if not self._in_flight:
             self._in_flight = True
             self._idle.clear()
-            self._loop.call_later(1.0, self._expire)
+            if self._watch is None:
+                self._watch = self._loop.call_later(WATCH_PERIOD, self._expire)
             # The rest of this turn of the loop still gets into the batch.
             self._loop.call_soon(self._next)
 
@@ -201,8 +205,10 @@ class Writer:
 
     def _expire(self) -> None:
         """Tell senders whose deadline has passed, while the thread may be stuck in the database."""
+        self._watch = None
         if not self._in_flight:
             return
+        self._watch = self._loop.call_later(WATCH_PERIOD, self._expire)
         now = time.monotonic()
         late = [entry for entry in self._entries.values() if entry.deadline <= now and not entry.told]
         if late:
@@ -210,7 +216,6 @@ class Writer:
         for entry in late:
             self._tell(entry, None)
             entry.told = True
-        self._loop.call_later(1.0, self._expire)
 
     def _tell(self, entry: _Entry, verdict: Verdict | None) -> None:
         if entry.told:

@@ -38,7 +38,7 @@ class Verdict:
     rev: int = 0
     id: str = ""
     conversation: str = ""
-    created_at: datetime | None = None
+    created_at: str = ""
 
 
 class BatchFailed(Exception):

@@ -15,6 +15,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 from django.db.models import Q
 
 from accounts.models import Block, Contact, User
+from chatbe.core import clock
 from messaging.models import Conversation, Membership, Message
 from messaging.writer.base import BatchFailed, DatabaseAway, Item, Verdict
 
@@ -50,6 +51,7 @@ class _Batch:
         self.look_up()
         taken: Counter[UUID] = Counter()
         rows: list[Message] = []
+        stamp = clock.timestamp(self.now)
         # All are judged before any is stored: an answer to a message of this batch comes too early for it.
         verdicts = [self.judge(item) for item in self.batch]
         for item, verdict in zip(self.batch, verdicts, strict=True):
@@ -58,7 +60,7 @@ class _Batch:
                 taken[conversation.id] += 1
                 verdict.seq = conversation.last_seq + taken[conversation.id]
                 verdict.rev = conversation.head_rev + taken[conversation.id]
-                verdict.id, verdict.conversation, verdict.created_at = item.id, item.conversation, self.now
+                verdict.id, verdict.conversation, verdict.created_at = item.id, item.conversation, stamp
                 rows.append(
                     Message(
                         id=UUID(item.id),
@@ -133,7 +135,14 @@ class _Batch:
         sender = UUID(item.sender)
         old = self.old.get((sender, UUID(item.client_id)))
         if old is not None:
-            return Verdict("repeat", old.seq, old.rev, str(old.id), str(old.conversation_id), old.created_at)
+            return Verdict(
+                "repeat",
+                old.seq,
+                old.rev,
+                str(old.id),
+                str(old.conversation_id),
+                clock.timestamp(old.created_at),
+            )
         conversation = self.conversations.get(UUID(item.conversation))
         if conversation is None:
             return Verdict("not_found")

@@ -16,6 +16,7 @@ import psycopg
 from django.db import connection
 from psycopg import errors
 
+from chatbe.core import clock
 from messaging.writer.base import BatchConflicts, BatchFailed, DatabaseAway, Item, Verdict
 
 FUNCTIONS = (Path(__file__).parent / "postgres.sql").read_text()
@@ -82,12 +83,15 @@ def call(
         for item in batch
     ]).decode()  # fmt: skip
     verdicts = []
+    stamp = clock.timestamp(now)
     rows = raw.execute(CALL, (items, now, policy, wait), prepare=True).fetchall()
     for item, (code, seq, rev, stored, conversation, created_at) in zip(batch, rows, strict=True):
         if code == "ok":
-            verdicts.append(Verdict(code, seq, rev, item.id, item.conversation, now))
+            verdicts.append(Verdict(code, seq, rev, item.id, item.conversation, stamp))
         elif code == "repeat":
-            verdicts.append(Verdict(code, seq, rev, str(stored), str(conversation), created_at))
+            verdicts.append(
+                Verdict(code, seq, rev, str(stored), str(conversation), clock.timestamp(created_at))
+            )
         else:
             verdicts.append(Verdict(code))
     return verdicts
