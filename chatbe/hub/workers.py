@@ -74,7 +74,9 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._failed = False
         self._workers: dict[int, _Worker] = {}
-        self._ready = 0
+        """The newest worker of each slot."""
+        self._running: list[_Worker] = []
+        self._ready: set[int] = set()
         self._replacing: asyncio.Task[None] | None = None
         self._spreads = not endpoint.path and endpoint.descriptor is None
         self._endpoint = endpoint
@@ -110,15 +112,15 @@ class Supervisor:
         if self._stopping.is_set():
             logger.warning("workers are killed by a second signal")
             self._failed = True
-            for worker in self._workers.values():
+            for worker in self._running:
                 worker.kill()
         else:
             self._stop(number.name)
 
     def _stop(self, reason: str) -> None:
-        logger.info("stopping", extra={"reason": reason, "workers": len(self._workers)})
+        logger.info("stopping", extra={"reason": reason, "workers": len(self._running)})
         self._stopping.set()
-        for worker in self._workers.values():
+        for worker in self._running:
             worker.stop()
 
     # --- one worker after another in a slot --------------------------------------------------------
@@ -129,14 +131,13 @@ class Supervisor:
         while not self._stopping.is_set():
             started = time.monotonic()
             worker = await self._start(slot)
-            if not await self._becomes_ready(worker) and self._ready < self._count:
+            if await self._becomes_ready(worker):
+                self._note_ready(slot)
+            elif len(self._ready) < self._count and not self._stopping.is_set():
                 # It never worked: that is for people to mend, not for another try.
-                if not self._stopping.is_set():
-                    logger.error("a worker did not start; see above")
-                    self._failed = True
-                    self._stop("a worker did not start")
-            else:
-                self._count_ready()
+                logger.error("a worker did not start; see above")
+                self._failed = True
+                self._stop("a worker did not start")
             code = await self._outlive(slot, worker)
             if self._stopping.is_set():
                 return
@@ -159,6 +160,7 @@ class Supervisor:
             )
         ours.setblocking(False)  # noqa: FBT003 - the standard library's
         worker = self._workers[slot] = _Worker(process, ours)
+        self._running.append(worker)
         if self._stopping.is_set():
             worker.stop()
         return worker
@@ -167,9 +169,11 @@ class Supervisor:
         """Wait until it says so, or has ended."""
         return bool(await asyncio.get_running_loop().sock_recv(worker.link, 64))
 
-    def _count_ready(self) -> None:
-        self._ready += 1
-        if self._ready == self._count:
+    def _note_ready(self, slot: int) -> None:
+        if slot in self._ready:
+            return
+        self._ready.add(slot)
+        if len(self._ready) == self._count:
             urls = dict.fromkeys(listening.url(listener) for listener in self._listeners.values())
             self._on_ready(list(urls))
 
@@ -197,6 +201,8 @@ class Supervisor:
                 worker.kill()
         code = await ended
         worker.link.close()
+        if worker in self._running:
+            self._running.remove(worker)
         return code
 
     async def _wait_to_restart(self, slot: int, delay: float) -> None:

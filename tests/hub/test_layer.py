@@ -360,6 +360,23 @@ async def test_a_receiver_is_called_in_place_of_the_queue(layer: PipelinedRedisC
     assert heard == [{"type": "queued before"}, {"type": "hello"}]
 
 
+async def test_what_is_published_elsewhere_reaches_all_but_its_sender(
+    make_layer: MakeLayer, redis_server: RedisServer
+) -> None:
+    here, there = make_layer(redis_server.url), make_layer(redis_server.url)
+    channels = [(layer, await layer.new_channel()) for layer in (here, there)]
+    for layer, channel in channels:
+        await layer.group_add("room", channel)
+        await layer.group_add("other", channel)
+    here.loop_layer().publish_elsewhere(["room", "other"], {"type": "hello"})
+    await there.group_send("room", {"type": "answer"})
+    for layer, channel in channels:
+        messages = [await received(layer, channel)]
+        while messages[-1]["type"] != "answer":
+            messages.append(await received(layer, channel))
+        assert [message["type"] for message in messages[:-1]] == ["hello"] * 2 * (layer is there)
+
+
 async def test_a_failing_receiver_does_not_stop_the_stream(
     layer: PipelinedRedisChannelLayer, caplog: pytest.LogCaptureFixture
 ) -> None:

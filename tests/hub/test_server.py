@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -840,6 +841,30 @@ def test_workers_are_replaced_in_turn_without_a_refused_request() -> None:
             pids.add(who(server))
         server.process.terminate()
         assert server.wait() == 0
+
+
+def test_a_signal_while_workers_are_replaced_ends_old_and_new() -> None:
+    with two_workers() as server:
+        server.process.send_signal(signal.SIGHUP)
+        workers = until(lambda: len(found := server.workers()) == 3 and found)
+        server.process.terminate()
+        assert server.wait() == 0
+        assert not psutil.wait_procs(workers, timeout=PATIENCE)[1]
+
+
+def test_workers_that_die_again_and_again_are_restarted_after_a_delay() -> None:
+    with two_workers() as server:
+
+        def has_two_without(victim: psutil.Process) -> bool:
+            now = server.workers()
+            return len(now) == 2 and victim not in now
+
+        for _ in range(3):
+            pid = who(server)
+            victim = psutil.Process(pid)
+            victim.kill()
+            until(partial(has_two_without, victim))
+        assert who(server) in {worker.pid for worker in server.workers()}
 
 
 def test_workers_end_when_their_supervisor_is_killed() -> None:
