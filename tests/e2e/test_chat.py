@@ -24,7 +24,7 @@ def people(servers: list[AppServer]) -> tuple[Person, Person]:
 def sockets(people: tuple[Person, Person]) -> Iterator[tuple[Socket, Socket]]:
     """A live socket of each."""
     with contextlib.ExitStack() as stack:
-        yield tuple(stack.enter_context(person.live()) for person in people)  # type: ignore[misc] - two of them
+        yield tuple(stack.enter_context(person.live()) for person in people)  # type: ignore[misc]  # two of them
 
 
 def bodies(frames: list[Frame]) -> list[str]:

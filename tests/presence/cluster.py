@@ -34,6 +34,7 @@ class Contacts:
         self.people: dict[str, Person] = {}
         self._pairs: set[frozenset[str]] = set()
         self.seen: dict[str, datetime] = {}
+        self.stored = asyncio.Event()
         self.down = False
 
     def person(self, username: str, last_seen_at: datetime | None = None) -> Person:
@@ -60,6 +61,7 @@ class Contacts:
             raise Unavailable
         await asyncio.sleep(0)
         self.seen.update(seen)
+        self.stored.set()
 
 
 class Process:

@@ -14,11 +14,11 @@ from chatbe.core.errors import Unavailable
 from chatbe.wire import codec, frames
 from presence import services
 from presence.registry.base import PresenceUnavailable
-from tests.presence.cluster import Cluster, Process
+from tests.presence.cluster import Cluster
 from tests.presence.worlds import TERMS, MemoryWorld, RedisWorld, World
 from tests.support.servers import RedisServer
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.pure]
 
 
 @pytest_asyncio.fixture
@@ -327,6 +327,20 @@ async def test_becoming_mutual_and_ceasing_to_be(cluster: Cluster) -> None:
     assert here.heard("a1")[4:] == []
 
 
+async def test_changed_contacts_are_told_when_the_database_is_back(cluster: Cluster) -> None:
+    here = cluster.process()
+    alice, bob = cluster.contacts.person("alice"), cluster.contacts.person("bob")
+    await here.connect(alice, "a1")
+    cluster.contacts.befriend(alice, bob)
+    cluster.contacts.down = True
+    here.service.contacts_changed(alice.key)
+    await cluster.settle()
+    assert here.known("a1") == {}
+    cluster.contacts.down = False
+    await cluster.settle()
+    assert here.known("a1") == {"bob": False}
+
+
 async def test_contacts_that_change_while_they_are_read_are_read_again(cluster: Cluster) -> None:
     here = cluster.process()
     alice, bob = cluster.contacts.person("alice"), cluster.contacts.person("bob")
@@ -541,7 +555,7 @@ async def test_it_all_happens_by_itself(world: World) -> None:
         await there.connect(bob, "b2", "s2")
         here.service.bus_interrupted()
         await cluster.until(lambda: here.heard("a1")[2:] == [("bob", True)])
-        while bob.key not in cluster.contacts.seen:
-            await asyncio.sleep(0)
+        await cluster.contacts.stored.wait()
+        assert bob.key in cluster.contacts.seen
     for process in cluster.processes:
         await process.service.stop()

@@ -12,6 +12,7 @@ from typing import Any, Self
 import httpx
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 PATIENCE = 20.0
 """Seconds until what was expected counts as missing; nothing waits so long unless a test fails."""
@@ -47,7 +48,7 @@ class Socket:
     ) -> None:
         self.connection: ClientConnection = connect(
             f"{url}{query}",
-            subprotocols=subprotocols,  # type: ignore[arg-type] - a NewType of str
+            subprotocols=[Subprotocol(name) for name in subprotocols] if subprotocols else None,
             max_size=None,
             compression=None,
             legacy=True,
@@ -153,13 +154,12 @@ class Person:
             assert answer.status_code == 201, answer.text
         self.sign_in()
 
-    def sign_in(self) -> Frame:
+    def sign_in(self) -> None:
         """Log in; from now on requests carry the access token."""
         answer = self.http.post("/v1/auth/login", json={"username": self.username, "password": PASSWORD})
         assert answer.status_code == 200, answer.text
-        self.login: Frame = answer.json()
+        self.login: dict[str, Any] = answer.json()
         self.http.headers["Authorization"] = f"Bearer {self.login['access_token']}"
-        return self.login
 
     def otp(self) -> str:
         """A fresh one-time password."""

@@ -62,9 +62,15 @@ def test_any_bytes_are_a_command_or_have_a_code(data: bytes) -> None:
         assert error.code in ErrorCode
 
 
-@given(kind=st.sampled_from([command.__struct_config__.tag for command in frames.COMMANDS]), fields=st.dictionaries(
-    st.sampled_from(["to", "body", "client_id", "seq", "conversation", "on", "conversations", "others", "reply_to"]), JSON
-), ref=st.text(max_size=64))  # fmt: skip
+FIELDS = ["to", "body", "client_id", "seq", "conversation", "on", "conversations", "others", "reply_to"]
+KINDS = [command.__struct_config__.tag for command in frames.COMMANDS]
+
+
+@given(
+    kind=st.sampled_from(KINDS),
+    fields=st.dictionaries(st.sampled_from(FIELDS), JSON),
+    ref=st.text(max_size=64),
+)
 def test_what_is_wrong_with_a_known_frame_is_told_with_its_ref(
     kind: str, fields: dict[str, object], ref: str
 ) -> None:

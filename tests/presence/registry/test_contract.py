@@ -12,7 +12,7 @@ import pytest_asyncio
 from presence.registry.base import Change, Lease, PresenceRegistry
 from tests.presence.worlds import TERMS, World
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.pure]
 
 ALICE, BOB = "alice", "bob"
 

@@ -360,11 +360,12 @@ def machine(request: pytest.FixtureRequest) -> Iterator[type[RegistryMachine]]:
         world.close()
 
 
+@pytest.mark.pure
 def test_the_registry_behaves_as_its_model(machine: type[RegistryMachine]) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=100,
+            max_examples=50 if machine.can_lose_memory else 100,
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],

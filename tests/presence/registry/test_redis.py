@@ -14,7 +14,7 @@ from presence.registry.redis import Host, RedisReader, RedisRegistry, place_of
 from tests.presence.worlds import TERMS, RedisWorld
 from tests.support.servers import RedisServer
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.pure]
 
 ALICE, BOB = "alice", "bob"
 ON_ALICE = {"c1": Lease(ALICE, "s1")}
