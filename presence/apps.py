@@ -14,7 +14,10 @@ class PresenceConfig(AppConfig):
         from accounts import selectors as accounts
         from chatbe.hub import registry
         from presence import handlers, selectors
+        from presence.registry import terms
 
+        # Durations that cannot work are told at the start, not at the first socket.
+        terms()
         registry.part(handlers.PresencePart)
         registry.on_control("presence", handlers.on_presence)
         registry.on_control("contacts_changed", handlers.on_contacts_changed)

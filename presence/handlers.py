@@ -29,7 +29,7 @@ GROUP = "presence"
 
 A change goes to all processes at once instead of to a group per contact: one publish for any number
 of changes, no subscription per socket, and no query for whose contact it is, since each process
-knows whom its own sockets watch. See docs/adr for the figures.
+knows whom its own sockets watch. docs/adr/0006-presence-is-a-level.md has the figures.
 """
 
 
@@ -83,29 +83,35 @@ class PresencePart:
 
 def on_presence(node: Node, notice: dict[str, Any]) -> None:
     """Changes that some node has published."""
-    _service(node).on_bus(
+    changes = [
         Change(user, Status(bool(online), version, moment(seen) if seen else None))
         for user, online, version, seen in notice["s"]
-    )
+    ]
+    for service in _services(node):
+        service.on_bus(changes)
 
 
 def on_contacts_changed(node: Node, notice: dict[str, Any]) -> None:
     """A user's contacts or blocks have changed."""
-    _service(node).contacts_changed(notice["u"])
+    for service in _services(node):
+        service.contacts_changed(notice["u"])
 
 
 def on_session_ended(node: Node, notice: dict[str, Any]) -> None:
     """A session of a user has ended, or all of them (no `session`)."""
-    _service(node).logged_out(user=notice["u"], session=notice.get("session") or None)
+    for service in _services(node):
+        service.logged_out(user=notice["u"], session=notice.get("session") or None)
 
 
 def on_suspended(node: Node, notice: dict[str, Any]) -> None:
     """A suspended user is not online."""
-    _service(node).logged_out(user=notice["u"], session=None)
+    for service in _services(node):
+        service.logged_out(user=notice["u"], session=None)
 
 
-def _service(node: Node) -> services.PresenceService:
-    return next(part for part in node.parts if isinstance(part, PresencePart)).service
+def _services(node: Node) -> list[services.PresenceService]:
+    """The node's one; none while it starts, when there is no socket yet that a notice could concern."""
+    return [part.service for part in node.parts if isinstance(part, PresencePart)]
 
 
 class _NodeBus:

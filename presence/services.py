@@ -153,6 +153,7 @@ class PresenceService:
         self._loops: list[asyncio.Task[None]] = []
         self._errands: set[asyncio.Task[None]] = set()
         self._refresh_due = False
+        self._contacts_due: set[str] = set()
         self._draining = False
         self._left_while_draining: set[str] = set()
 
@@ -301,6 +302,8 @@ class PresenceService:
 
     async def keep(self) -> None:
         """Refresh all leases of this process and hear what has changed, in one go."""
+        for user in self._contacts_due:
+            self.contacts_changed(user)
         refreshing, hearing = await asyncio.gather(
             self._registry.refresh(dict(self._leases)), self._catch_up(), return_exceptions=True
         )
@@ -340,10 +343,10 @@ class PresenceService:
             await self._registry.confirm(batch)
 
     async def _catch_up(self) -> None:
-        if self._cursor is None:
-            self._compare_due = True
+        begins = self._cursor is None
         changes, self._cursor, complete = await self._registry.changed_since(self._cursor)
-        if not complete:
+        if begins or not complete:
+            # What was told before, if anything, may stem from before a loss of memory.
             self._compare_due = self._versions_void = True
         self.on_bus(changes)
         if self._compare_due:
@@ -387,6 +390,7 @@ class PresenceService:
         del local.connections[connection]
         if not local.connections:
             del self._users[lease.user]
+            self._contacts_due.discard(lease.user)
             for watched in local.contacts.values():
                 self._unwatch(local, watched)
             local.contacts = {}
@@ -401,7 +405,10 @@ class PresenceService:
     # --- inner: contacts ---------------------------------------------------------------------------
 
     async def _reload_contacts(self, local: _LocalUser) -> None:
+        # Due until it has succeeded, whatever fails before.
+        self._contacts_due.add(local.user)
         await self._load_contacts(local)
+        self._contacts_due.discard(local.user)
         await self._ask([watched for watched in local.contacts.values() if watched.status is None])
 
     async def _load_contacts(self, local: _LocalUser) -> None:

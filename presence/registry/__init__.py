@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 
 from presence.registry.base import PresenceRegistry, Status, Terms
 from presence.registry.memory import MemoryRegistry
@@ -19,8 +20,13 @@ READ_TIMEOUT = 1.0
 
 
 def terms() -> Terms:
-    """The durations that the settings ask for."""
-    return Terms(lease=settings.CHATBE_PRESENCE_LEASE, grace=settings.CHATBE_PRESENCE_GRACE)
+    """The durations that the settings ask for. Raises `ImproperlyConfigured`."""
+    if settings.CHATBE_PRESENCE_SWEEP <= 0:
+        raise ImproperlyConfigured("CHATBE_PRESENCE_SWEEP must be above zero.")
+    try:
+        return Terms(lease=settings.CHATBE_PRESENCE_LEASE, grace=settings.CHATBE_PRESENCE_GRACE)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"CHATBE_PRESENCE_LEASE, CHATBE_PRESENCE_GRACE: {error}") from error
 
 
 @cache
