@@ -71,6 +71,8 @@ READ_SIZE: Final = 64 * 1024
 SWEEP_PERIOD: Final = 1.0
 LINGER: Final = 5.0
 """Seconds in which a client may read the answer to a body that was refused."""
+FRESH_GRACE: Final = 1.0
+"""Seconds from the end of accepting in which a connection that was just made may send its request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +147,13 @@ class Connection(tcp.Server):
     taken = 0
     """Bytes that the kernel took from the buffer."""
 
-    def __init__(
-        self, sock: socket.socket, protocol: Any, peer: Any, all_connections: set[Connection]
-    ) -> None:
+    def __init__(self, sock: socket.socket, protocol: Any, peer: Any, server: Server) -> None:
         client = peer if isinstance(peer, tuple) else ("", 0)
         super().__init__(sock, protocol, client, None, 0, _reactor)
         self.repstr = f"<connection from {client[0]}>"
-        self._all = all_connections
-        all_connections.add(self)
+        self._server = server
+        server.open_connections.add(self)
+        server.fresh_connections.add(self)
 
     @property
     def buffered(self) -> int:
@@ -202,7 +203,8 @@ class Connection(tcp.Server):
 
     def connectionLost(self, reason: Failure) -> None:
         """Tell the protocol."""
-        self._all.discard(self)
+        self._server.open_connections.discard(self)
+        self._server.fresh_connections.discard(self)
         self.on_drain = None
         super().connectionLost(reason)
 
@@ -238,6 +240,9 @@ class Listener:
 
     def close(self) -> None:
         """Accept no more; another process that shares the socket goes on."""
+        if self._paused is None:
+            # Who has connected already would be reset.
+            self._accept()
         if self._paused is not None:
             self._paused.cancel()
         self._loop.remove_reader(self._socket)
@@ -258,7 +263,7 @@ class Listener:
                     return
                 continue
             protocol = self._server.http_factory.buildProtocol(None)
-            connection = Connection(sock, protocol, peer, self._server.open_connections)
+            connection = Connection(sock, protocol, peer, self._server)
             protocol.makeConnection(connection)
 
 
@@ -614,6 +619,7 @@ class Request(WebRequest):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._began = time.monotonic()
         super().__init__(*args, **kwargs)
+        self.server.fresh_connections.discard(self.channel.transport)
         # Forms are the application's business.
         self._parsePOSTFormSubmission = False
 
@@ -651,6 +657,9 @@ class Request(WebRequest):
         """Hand the complete request to the application, or make it a WebSocket."""
         if self._refused:
             return None
+        if self.server.stopping:
+            self.channel.persistent = False
+            self.responseHeaders.setRawHeaders(b"connection", [b"close"])
         # Daphne would take the application's root path from any client.
         self.requestHeaders.removeHeader(b"daphne-root-path")
         upgrade = self.requestHeaders.getRawHeaders(b"upgrade")
@@ -761,6 +770,8 @@ class Server(DaphneServer):
         self.sockets: set[SocketProtocol] = set()
         self.requests: set[Request] = set()
         self.open_connections: set[Connection] = set()
+        self.fresh_connections: set[Connection] = set()
+        """Those from which nothing has come yet."""
         self.http_factory = RequestFactory(self)
         self.http_factory.timeOut = options.keepalive_timeout
         self.ws_factory = SocketFactory(self, server="")
@@ -847,8 +858,9 @@ class Server(DaphneServer):
             if channel is not None:
                 if channel.requests:
                     channel.persistent = False
-                else:
+                elif connection not in self.fresh_connections:
                     connection.loseConnection()
+        self._loop.call_later(FRESH_GRACE, self._drop_fresh)
         if self._drain is not None:
             try:
                 async with asyncio.timeout_at(deadline + self.options.close_timeout):
@@ -865,8 +877,16 @@ class Server(DaphneServer):
 
     def look_whether_drained(self) -> None:
         """If the server is stopping and nothing is in flight any more, let it end."""
-        if self._drained is not None and not self.sockets and not self.requests and not self._drained.done():
+        if self._drained is None or self.sockets or self.requests or self.fresh_connections:
+            return
+        if not self._drained.done():
             self._drained.set_result(None)
+
+    def _drop_fresh(self) -> None:
+        for connection in tuple(self.fresh_connections):
+            connection.abortConnection()
+        self.fresh_connections.clear()
+        self.look_whether_drained()
 
     def _stop_reactor(self) -> None:
         if _reactor.running:

@@ -767,6 +767,20 @@ def test_a_signal_stops_accepting_drains_and_finishes_requests(number: signal.Si
         busy.close()
 
 
+def test_a_connection_that_was_just_made_is_still_served() -> None:
+    with small_server() as server, server.raw() as sock, server.raw() as silent:
+        # One that is answered later than it was made shows that both were accepted.
+        assert server.get("/hello")[0] == 200
+        server.process.terminate()
+        assert server.event("draining")
+        sock.sendall(b"GET /late HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = read_to_end(sock)
+        assert b"/late" in answer
+        assert b"connection: close" in answer.lower()
+        assert read_to_end(silent) == b""
+        assert server.wait() == 0
+
+
 def test_what_does_not_finish_is_dropped_in_time_and_a_second_signal_stops_at_once() -> None:
     for second in (False, True):
         with small_server(hang=True, options={"drain_timeout": 30.0 if second else 0.5}) as server:
