@@ -33,7 +33,8 @@ from chatbe.wire import codec, frames
 from messaging import selectors, writer
 from messaging.models import Conversation, Membership, Message, pair_key
 from messaging.writer import Item, Verdict
-from messaging.writer.postgres import call as call_postgres
+from messaging.writer.orm import OrmBackend
+from messaging.writer.postgres import DirectBackend
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,16 +213,8 @@ def _store(item: Item, route: Route, username: str) -> Verdict:
 
 
 def _store_here(item: Item) -> Verdict | None:
-    if connection.vendor == "postgresql" and connection.in_atomic_block:
-        # A part of the caller's transaction.
-        return call_postgres(
-            connection.connection, [item], now=clock.now(), policy=settings.CHATBE_MESSAGE_POLICY, wait=True
-        )[0]
-    store = writer.backend()
-    verdict = writer.settle(store, [item], policy=settings.CHATBE_MESSAGE_POLICY, wait=True)[0]
-    if connection.vendor == "postgresql":
-        store.close()
-    return verdict
+    store = DirectBackend() if connection.vendor == "postgresql" else OrmBackend()
+    return writer.settle(store, [item], policy=settings.CHATBE_MESSAGE_POLICY, wait=True)[0]
 
 
 def announcement(item: Item, verdict: Verdict, username: str) -> frames.MessageObject:

@@ -33,6 +33,8 @@ PAGE_ROWS = 100
 GAP_ROWS = 500
 STATES_AT_ONCE = 200
 MARKS_BYTES = 128 * 1024
+READS = 5
+"""Reads of where a user's conversations stand, until one is younger than the joining of all; two are enough."""
 ATTEMPTS = 30
 """Tries, a second apart, to serve a lagging socket from a database that is away; then it is closed with 1011."""
 
@@ -88,16 +90,15 @@ async def catch_up(socket: SocketConsumer) -> None:
         try:
             for conversation, rev in socket.begin_to_catch_up().items():
                 pending.setdefault(conversation, rev)
-            cursors = dict(pending)
-            wanted = await _wanted(socket, cursors)
-            await _serve(socket, wanted, cursors)
+            wanted = await _wanted(socket, pending)
+            await _serve(socket, wanted, pending)
             for part in socket.node.parts:
                 part.caught_up(socket)
-            _go_live(socket, cursors)
+            _go_live(socket, pending)
         except Gone:
             return
         except Unavailable:
-            # What was sent meanwhile is sent again; the client keeps the highest rev per message.
+            # `pending` has moved with what was sent.
             await asyncio.sleep(1.0)
         else:
             return
@@ -114,6 +115,32 @@ async def _follow(socket: SocketConsumer) -> list[Stream]:
     node, user = socket.node, socket.user
     if not user.loaded and user.seen is None:
         user.seen = {}
+    hub = node.hub
+    floors: dict[str, int] = {}
+    # A conversation that others here follow may have gone on between the read and the joining, past this
+    # socket; whoever reads once more after the joining misses nothing.
+    for _ in range(READS):
+        streams = await _streams(socket)
+        _alive(socket)
+        known = set()
+        for item in streams:
+            known.add(item.conversation)
+            if item.active:
+                topic = hub.follow(user, item.conversation, hidden_to=item.hidden_to, position=item.head)
+                floors.setdefault(item.conversation, topic.position)
+                hub.note_head(item.conversation, item.head)
+        unknown = (user.seen or {}).keys() - known or {topic.id for topic in user.topics} - known
+        if not unknown and all(item.head >= floors[item.conversation] for item in streams if item.active):
+            break
+    seen, user.seen, user.loaded = user.seen, None, True
+    for conversation, rev in (seen or {}).items():
+        hub.note_head(conversation, rev)
+    return streams
+
+
+async def _streams(socket: SocketConsumer) -> list[Stream]:
+    """Where each of the user's conversations stands, read after the fan-out of all was joined."""
+    node, user = socket.node, socket.user
     user_id = socket.identity.user_id
     streams = await node.call(stream.streams_of, user_id)
     joined = {topic.id for topic in user.topics}
@@ -126,17 +153,6 @@ async def _follow(socket: SocketConsumer) -> list[Stream]:
         # Join before reading: the two must overlap.
         await node.join([fanout.conversation_group(group) for group in groups])
         streams = await node.call(stream.streams_of, user_id)
-    _alive(socket)
-    hub = node.hub
-    for item in streams:
-        if item.active:
-            topic = hub.follow(user, item.conversation, hidden_to=item.hidden_to, position=item.head)
-            if item.head > topic.position:
-                hub.note_head(item.conversation, item.head)
-    seen, user.seen, user.loaded = user.seen, None, True
-    for conversation, rev in (seen or {}).items():
-        hub.follow(user, conversation, hidden_to=0, position=0)
-        hub.note_head(conversation, rev)
     return streams
 
 

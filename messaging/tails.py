@@ -148,6 +148,9 @@ class TailPart:
                 await self._look()
             except Unavailable:
                 logger.warning("cannot ask what changed", extra={"node": self.node.id})
+            except Exception:
+                # Nothing may end the asking: the same question is asked again.
+                logger.exception("failed to ask what changed", extra={"node": self.node.id})
 
     async def _look(self) -> None:
         hub = self.node.hub
@@ -162,9 +165,9 @@ class TailPart:
             await hub.check_all()
         for conversation, head in found.heads.items():
             hub.note_head(conversation, head)
-        opened = [conversation for conversation in found.opened if conversation not in hub.topics]
-        if opened and hub.users:
-            for conversation, user in await self.node.call(members_here, opened, list(hub.users)):
+        if found.opened and hub.users:
+            # One member may follow it here while the news of it was lost for the other.
+            for conversation, user in await self.node.call(members_here, list(found.opened), list(hub.users)):
                 hub.discover(conversation, user)
         for user in found.users:
             if user in hub.users:

@@ -1,7 +1,7 @@
 """Group commit: what arrived while the last batch was in flight is the next batch.
 
-One thread per process stores batches through a backend; everything else happens on the event
-loop. Alone, a message waits for nothing.
+One batch is in flight per process; all but a blocking backend happens on the event loop. Alone, a
+message waits for nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
 from django.conf import settings
@@ -19,7 +19,17 @@ from django.db import connection
 
 from chatbe.core import clock
 from chatbe.core.errors import Unavailable
-from messaging.writer.base import Backend, BatchConflicts, BatchFailed, DatabaseAway, Item, Verdict
+from messaging.writer.base import (
+    Backend,
+    BatchConflicts,
+    BatchFailed,
+    DatabaseAway,
+    Item,
+    LoopBackend,
+    Outcome,
+    ThreadBackend,
+    Verdict,
+)
 from messaging.writer.orm import OrmBackend
 from messaging.writer.postgres import PostgresBackend
 
@@ -39,21 +49,25 @@ AWAY_PAUSE = 1.0
 
 
 def backend() -> Backend:
-    """The backend for the database in use."""
+    """The backend for the database in use; PostgreSQL's is of the running event loop."""
     return PostgresBackend() if connection.vendor == "postgresql" else OrmBackend()
 
 
-def settle(store: Backend, batch: Sequence[Item], *, policy: str, wait: bool) -> list[Verdict | None]:
-    """Store a batch, whatever is wrong with parts of it; None for items whose commit is unknown.
+Settling = Generator[Sequence[Item], list[Verdict], "list[Verdict | None]"]
 
-    Conflicts are run again. After a lost connection the batch is run again too: its first step
-    looks up (sender, client_id), so what was committed is found, told by its id, and counts as
-    stored now. A batch with a poisoned row is halved until the row is alone.
+
+def settling(batch: Sequence[Item]) -> Settling:
+    """Have a batch stored, whatever is wrong with parts of it; None for items whose commit is unknown.
+
+    Yields what to store next and is sent the verdicts, or thrown what went wrong. Conflicts are
+    run again. After a lost connection the batch is run again too: its first step looks up
+    (sender, client_id), so what was committed is found, told by its id, and counts as stored now.
+    A batch with a poisoned row is halved until the row is alone.
     """
     conflicts = lost = 0
     while True:
         try:
-            verdicts = store.commit(batch, now=clock.now(), policy=policy, wait=wait)
+            verdicts = yield batch
         except BatchConflicts:
             conflicts += 1
             if conflicts > CONFLICTS:
@@ -71,15 +85,31 @@ def settle(store: Backend, batch: Sequence[Item], *, policy: str, wait: bool) ->
                 logger.exception("message cannot be stored", extra={"id": batch[0].id})
                 return [Verdict("invalid")]
             middle = len(batch) // 2
-            return [
-                *settle(store, batch[:middle], policy=policy, wait=wait),
-                *settle(store, batch[middle:], policy=policy, wait=wait),
-            ]
+            first = yield from settling(batch[:middle])
+            second = yield from settling(batch[middle:])
+            return [*first, *second]
         else:
             return [
                 replace(verdict, code="ok") if verdict.code == "repeat" and verdict.id == item.id else verdict
                 for item, verdict in zip(batch, verdicts, strict=True)
             ]
+
+
+def settle(store: ThreadBackend, batch: Sequence[Item], *, policy: str, wait: bool) -> list[Verdict | None]:
+    """`settling` with a blocking backend."""
+    steps = settling(batch)
+    request = next(steps)
+    while True:
+        try:
+            try:
+                verdicts = store.commit(request, now=clock.now(), policy=policy, wait=wait)
+            except (BatchConflicts, DatabaseAway, BatchFailed) as error:
+                request = steps.throw(error)
+            else:
+                request = steps.send(verdicts)
+        except StopIteration as end:
+            settled: list[Verdict | None] = end.value
+            return settled
 
 
 class _Entry:
@@ -110,12 +140,12 @@ class Writer:
         self._away_until = 0.0
         self._deadline: float = settings.CHATBE_SEND_DEADLINE
         self._watch: asyncio.TimerHandle | None = None
-        self._requests: queue.SimpleQueue[tuple[list[_Entry], bool] | None] = queue.SimpleQueue()
         self._idle = asyncio.Event()
         self._idle.set()
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name="chatbe-writer", daemon=True)
-        self._thread.start()
+        self._thread = (
+            None if isinstance(store, LoopBackend) else _Thread(store, policy, self._loop, self._finish)
+        )
 
     def submit(self, item: Item, done: Done) -> None:
         """Queue a message. Raises `Unavailable` at once when the queue is full or the database is away."""
@@ -142,10 +172,14 @@ class Writer:
             self._loop.call_soon(self._next)
 
     async def stop(self) -> None:
-        """Finish what was taken, then end the thread."""
+        """Finish what was taken, then let go of the database."""
         await self._idle.wait()
-        self._requests.put(None)
-        await self._loop.run_in_executor(None, self._thread.join)
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._thread is None:
+            self._store.close()
+        else:
+            await self._loop.run_in_executor(None, self._thread.stop)
 
     def _next(self) -> None:
         """Send the next batch to the thread, or rest."""
@@ -161,28 +195,42 @@ class Writer:
             ]
             chosen = set(map(id, batch))
             self._waiting = [entry for entry in self._waiting if id(entry) not in chosen]
-            self._requests.put((batch, True))
+            self._store_batch(batch, wait=True)
         else:
             batch, self._waiting = self._waiting[: self._batch_size], self._waiting[self._batch_size :]
-            self._requests.put((batch, False))
+            self._store_batch(batch, wait=False)
 
-    def _run(self) -> None:
-        """The thread: one batch after another."""
-        while (request := self._requests.get()) is not None:
-            batch, wait = request
-            try:
-                verdicts = settle(
-                    self._store, [entry.item for entry in batch], policy=self._policy, wait=wait
-                )
-            except Exception:
-                # Nobody may wait for ever; whether the commit happened is not known.
-                logger.exception("batch failed")
-                self._store.close()
-                verdicts = [None] * len(batch)
-            self._loop.call_soon_threadsafe(self._finish, batch, verdicts)
-        self._store.close()
+    def _store_batch(self, batch: list[_Entry], *, wait: bool) -> None:
+        if self._thread is not None:
+            self._thread.put(batch, wait=wait)
+            return
+        steps = settling([entry.item for entry in batch])
+        self._begin(next(steps), batch, steps, wait=wait)
 
-    def _finish(self, batch: list[_Entry], verdicts: list[Verdict | None]) -> None:
+    def _begin(self, request: Sequence[Item], batch: list[_Entry], steps: Settling, *, wait: bool) -> None:
+        store = self._store
+        assert isinstance(store, LoopBackend)  # noqa: S101 - else there is a thread
+        store.begin(
+            request,
+            now=clock.now(),
+            policy=self._policy,
+            wait=wait,
+            done=lambda outcome: self._step(outcome, batch, steps, wait=wait),
+        )
+
+    def _step(self, outcome: Outcome, batch: list[_Entry], steps: Settling, *, wait: bool) -> None:
+        try:
+            request = steps.throw(outcome) if isinstance(outcome, Exception) else steps.send(outcome)
+        except StopIteration as end:
+            self._finish(batch, end.value)
+        except Exception:
+            # Nobody may wait for ever; whether the commit happened is not known.
+            logger.exception("batch failed")
+            self._finish(batch, [None] * len(batch))
+        else:
+            self._begin(request, batch, steps, wait=wait)
+
+    def _finish(self, batch: list[_Entry], verdicts: Sequence[Verdict | None]) -> None:
         now = time.monotonic()
         again: list[_Entry] = []
         if verdicts and all(verdict is None for verdict in verdicts):
@@ -228,3 +276,47 @@ class Writer:
                     done(verdict)
             except Exception:
                 logger.exception("the sender of a message cannot be told")
+
+
+class _Thread:
+    """Stores batches through a blocking backend, one after another."""
+
+    def __init__(
+        self,
+        store: ThreadBackend,
+        policy: str,
+        loop: asyncio.AbstractEventLoop,
+        finish: Callable[[list[_Entry], Sequence[Verdict | None]], None],
+    ) -> None:
+        self._store = store
+        self._policy = policy
+        self._loop = loop
+        self._finish = finish
+        self._requests: queue.SimpleQueue[tuple[list[_Entry], bool] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="chatbe-writer", daemon=True)
+        self._thread.start()
+
+    def put(self, batch: list[_Entry], *, wait: bool) -> None:
+        """Store this batch next."""
+        self._requests.put((batch, wait))
+
+    def stop(self) -> None:
+        """End when all is stored; blocking."""
+        self._requests.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (request := self._requests.get()) is not None:
+            batch, wait = request
+            verdicts: list[Verdict | None]
+            try:
+                verdicts = settle(
+                    self._store, [entry.item for entry in batch], policy=self._policy, wait=wait
+                )
+            except Exception:
+                # Nobody may wait for ever; whether the commit happened is not known.
+                logger.exception("batch failed")
+                self._store.close()
+                verdicts = [None] * len(batch)
+            self._loop.call_soon_threadsafe(self._finish, batch, verdicts)
+        self._store.close()

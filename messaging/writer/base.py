@@ -1,15 +1,15 @@
-"""What goes into a batch and what comes out; the contract of both backends.
+"""What goes into a batch and what comes out; the contract of both kinds of backends.
 
-A backend is `commit(batch, now, policy, wait)`: it stores a batch of messages in one
-transaction and returns a verdict per item, in order. See docs/architecture.md, "The writer".
+A backend stores a batch of messages in one transaction and has a verdict per item, in order. See
+docs/architecture.md, "The writer".
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(slots=True)
@@ -53,8 +53,12 @@ class DatabaseAway(Exception):
     """The database does not answer. Whether the batch was committed is unknown."""
 
 
-class Backend(Protocol):
-    """Stores batches; used by one thread at a time."""
+Outcome = list[Verdict] | Exception
+"""Verdicts, or a `BatchFailed`, `BatchConflicts` or `DatabaseAway`."""
+
+
+class ThreadBackend(Protocol):
+    """Stores batches, blocking; used by one thread at a time."""
 
     def commit(self, batch: Sequence[Item], *, now: datetime, policy: str, wait: bool) -> list[Verdict]:
         """Store a batch; no two items have the same (sender, client_id).
@@ -66,3 +70,25 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Let go of the connection."""
+
+
+@runtime_checkable
+class LoopBackend(Protocol):
+    """Stores batches without blocking; used on one event loop, one batch at a time."""
+
+    def begin(
+        self,
+        batch: Sequence[Item],
+        *,
+        now: datetime,
+        policy: str,
+        wait: bool,
+        done: Callable[[Outcome], None],
+    ) -> None:
+        """As `ThreadBackend.commit`; `done` is called later, on the loop, with what came of it."""
+
+    def close(self) -> None:
+        """Let go of the connection."""
+
+
+Backend = ThreadBackend | LoopBackend

@@ -1,11 +1,15 @@
 """The batch as one call of a database function, so that no client round trip happens under its locks.
 
-The function is in postgres.sql, installed by a migration. It is called in autocommit on a
-connection of the writer's own.
+The functions are in postgres.sql, installed by a migration. They are called in autocommit, on a
+connection of the writer's own, by libpq's asynchronous interface: the event loop sends and is told
+when the answer is there, so a batch costs neither a thread's wake-up nor a fight for the GIL.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,84 +18,328 @@ from typing import Any
 import msgspec
 import psycopg
 from django.db import connection
-from psycopg import errors
+from psycopg import errors, pq
 
 from chatbe.core import clock
-from messaging.writer.base import BatchConflicts, BatchFailed, DatabaseAway, Item, Verdict
+from messaging.writer.base import BatchConflicts, BatchFailed, DatabaseAway, Item, Outcome, Verdict
+
+logger = logging.getLogger("messaging.writer")
 
 FUNCTIONS = (Path(__file__).parent / "postgres.sql").read_text()
-CALL = "SELECT * FROM messaging_write(%s::json, %s, %s, %s)"
+BATCH = "SELECT * FROM messaging_write({}::json, {}::timestamptz, {}::text, {}::boolean)"
+ONE = (
+    "SELECT * FROM messaging_write_one({}::uuid, {}::uuid, {}::uuid, {}::uuid, {}::text, {}::bigint,"
+    " {}::timestamptz, {}::text)"
+)
 LOCK_TIMEOUT = "2s"
+CONNECT_SECONDS = 5
+ANSWER_SECONDS = 20.0
+"""A batch without an answer for so long is in doubt: the connection is given up."""
 
 # The batch is small and every look-up goes by an index, whatever the planner thinks of an array's
 # length: a plan made once serves for ever, while tables grow from nothing to millions of rows.
 SESSION = (
     "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off;"
-    f"SET enable_mergejoin = off; SET jit = off; SET chatbe.writer = 'on'; SET lock_timeout = '{LOCK_TIMEOUT}'"
+    "SET enable_mergejoin = off; SET jit = off; SET chatbe.writer = 'on'; "
+    f"SET lock_timeout = '{LOCK_TIMEOUT}'"
 )
 
 
 def connect() -> psycopg.Connection[Any]:
-    """A connection of the writer's own, by Django's settings, outside its pool."""
+    """A connection of the writer's own, by Django's settings, outside its pool; blocking."""
     parameters = connection.get_connection_params()
     for key in ("pool", "cursor_factory", "context", "prepare_threshold"):
         parameters.pop(key, None)
-    raw = psycopg.connect(**parameters, autocommit=True, prepare_threshold=0)
+    raw = psycopg.connect(**{**parameters, "connect_timeout": CONNECT_SECONDS}, autocommit=True)
     raw.execute(SESSION, prepare=False)
     return raw
-
-
-class PostgresBackend:
-    """See `messaging.writer.base.Backend`."""
-
-    def __init__(self, connect: Callable[[], psycopg.Connection[Any]] = connect) -> None:
-        self._connect = connect
-        self._connection: psycopg.Connection[Any] | None = None
-
-    def commit(self, batch: Sequence[Item], *, now: datetime, policy: str, wait: bool) -> list[Verdict]:
-        """Store a batch."""
-        try:
-            if self._connection is None:
-                self._connection = self._connect()
-            return call(self._connection, batch, now=now, policy=policy, wait=wait)
-        except errors.LockNotAvailable:
-            return [Verdict("locked") for _ in batch]
-        except (errors.SerializationFailure, errors.DeadlockDetected) as error:
-            raise BatchConflicts from error
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            self.close()
-            raise DatabaseAway from error
-        except psycopg.Error as error:
-            raise BatchFailed from error
-
-    def close(self) -> None:
-        """Close the connection; the next batch opens another."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
 
 def call(
     raw: psycopg.Connection[Any], batch: Sequence[Item], *, now: datetime, policy: str, wait: bool
 ) -> list[Verdict]:
-    """Call the function on a connection; in autocommit this is the whole transaction."""
-    items = msgspec.json.encode([
+    """Call the batch function on any connection, also within a transaction of the caller's; blocking."""
+    stamp = clock.timestamp(now)
+    rows = raw.execute(
+        BATCH.format("%s", "%s", "%s", "%s"), (_items(batch).decode(), stamp, policy, wait)
+    ).fetchall()
+    return [
+        _verdict(item, stamp, *(value if value is None else str(value) for value in row))
+        for item, row in zip(batch, rows, strict=True)
+    ]
+
+
+def _items(batch: Sequence[Item]) -> bytes:
+    """The batch as the function's JSON."""
+    return msgspec.json.encode([
         {
             "i": item.id, "c": item.conversation, "s": item.sender, "k": item.client_id, "b": item.body,
             "r": item.reply_to,
         }
         for item in batch
-    ]).decode()  # fmt: skip
+    ])  # fmt: skip
+
+
+def _verdict(  # noqa: PLR0917 - a row's columns
+    item: Item,
+    stamp: str,
+    code: str | None,
+    seq: Any,
+    rev: Any,
+    stored: Any,
+    conversation: Any,
+    created_at: Any,
+) -> Verdict:
+    """One row of the function's answer."""
+    if code == "ok":
+        return Verdict(code, int(seq), int(rev), item.id, item.conversation, stamp)
+    if code == "repeat":
+        return Verdict(code, int(seq), int(rev), stored, conversation, created_at)
+    return Verdict(code or "locked")
+
+
+class DirectBackend:
+    """`messaging.writer.base.ThreadBackend` on Django's own connection: for processes without a node.
+
+    Within a transaction of the caller's the batch is a part of it.
+    """
+
+    def commit(self, batch: Sequence[Item], *, now: datetime, policy: str, wait: bool) -> list[Verdict]:
+        """Store a batch."""
+        try:
+            connection.ensure_connection()
+            return call(connection.connection, batch, now=now, policy=policy, wait=wait)
+        except errors.LockNotAvailable:
+            return [Verdict("locked") for _ in batch]
+        except psycopg.Error as error:
+            raise _failure(error) from error
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        connection.close()
+
+
+class PostgresBackend:
+    """See `messaging.writer.base.LoopBackend`: one batch at a time, driven by the event loop."""
+
+    def __init__(self, connect: Callable[[], psycopg.Connection[Any]] = connect) -> None:
+        self._connect = connect
+        self._connection: psycopg.Connection[Any] | None = None
+        self._pg: pq.abc.PGconn | None = None
+        self._fd = -1
+        self._loop = asyncio.get_running_loop()
+        self._answer: Callable[[Sequence[pq.abc.PGresult] | Exception], None] | None = None
+        self._results: list[pq.abc.PGresult] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._opening: asyncio.Task[None] | None = None
+
+    def begin(
+        self,
+        batch: Sequence[Item],
+        *,
+        now: datetime,
+        policy: str,
+        wait: bool,
+        done: Callable[[Outcome], None],
+    ) -> None:
+        """Store a batch; `done` is called on the loop with the verdicts or with what went wrong."""
+        if self._pg is None:
+            self._opening = self._loop.create_task(self._open(batch, now, policy, wait, done))
+            return
+        stamp = clock.timestamp(now)
+        if len(batch) == 1 and not wait:
+            item = batch[0]
+
+            def alone(answer: Sequence[pq.abc.PGresult] | Exception) -> None:
+                if not isinstance(answer, Exception) and answer[0].get_value(0, 0) is None:
+                    # Something speaks against it: the batch function says what.
+                    self._send_batch(batch, stamp, policy, wait=False, done=done)
+                    return
+                done(answer if isinstance(answer, Exception) else _verdicts(batch, stamp, answer[0]))
+
+            reply_to = None if item.reply_to is None else str(item.reply_to).encode()
+            self._send(
+                b"one",
+                [
+                    item.id.encode(), item.conversation.encode(), item.sender.encode(), item.client_id.encode(),
+                    item.body.encode(), reply_to, stamp.encode(), policy.encode(),
+                ],
+                alone,
+            )  # fmt: skip
+        else:
+            self._send_batch(batch, stamp, policy, wait=wait, done=done)
+
+    def close(self) -> None:
+        """Close the connection; the next batch opens another. What was sent may still be committed."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._connection is not None:
+            with contextlib.suppress(ValueError, OSError):
+                # libpq has closed the descriptor itself when the server was lost.
+                self._loop.remove_reader(self._fd)
+                self._loop.remove_writer(self._fd)
+            self._connection.close()
+            self._connection = self._pg = None
+        self._results = []
+
+    # --- inner -------------------------------------------------------------------------------------
+
+    def _send_batch(
+        self, batch: Sequence[Item], stamp: str, policy: str, *, wait: bool, done: Callable[[Outcome], None]
+    ) -> None:
+        def together(answer: Sequence[pq.abc.PGresult] | Exception) -> None:
+            if isinstance(answer, errors.LockNotAvailable):
+                done([Verdict("locked") for _ in batch])
+            else:
+                done(answer if isinstance(answer, Exception) else _verdicts(batch, stamp, answer[0]))
+
+        self._send(
+            b"batch", [_items(batch), stamp.encode(), policy.encode(), b"t" if wait else b"f"], together
+        )
+
+    async def _open(
+        self,
+        batch: Sequence[Item],
+        now: datetime,
+        policy: str,
+        wait: bool,
+        done: Callable[[Outcome], None],
+    ) -> None:
+        """Connect in a thread, prepare, then store the batch."""
+        try:
+            raw = await self._loop.run_in_executor(None, self._prepared)
+        except (psycopg.Error, OSError) as error:
+            away = DatabaseAway()
+            away.__cause__ = error
+            done(away)
+            return
+        self._connection, self._pg = raw, raw.pgconn
+        self._pg.nonblocking = 1
+        self._fd = self._pg.socket
+        self._loop.add_reader(self._fd, self._readable)
+        self.begin(batch, now=now, policy=policy, wait=wait, done=done)
+
+    def _prepared(self) -> psycopg.Connection[Any]:
+        raw = self._connect()
+        for name, text, count in ((b"one", ONE, 8), (b"batch", BATCH, 4)):
+            statement = text.format(*(f"${number}" for number in range(1, count + 1)))
+            result = raw.pgconn.prepare(name, statement.encode())
+            if result.status != pq.ExecStatus.COMMAND_OK:
+                raw.close()
+                raise psycopg.OperationalError(result.error_message.decode(errors="replace"))
+        return raw
+
+    def _send(
+        self,
+        statement: bytes,
+        values: list[bytes | None],
+        answer: Callable[[Sequence[pq.abc.PGresult] | Exception], None],
+    ) -> None:
+        assert self._pg is not None  # noqa: S101 - the callers have opened it
+        self._answer = answer
+        self._sent_at = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_later(ANSWER_SECONDS, self._silent)
+        try:
+            self._pg.send_query_prepared(statement, values)
+            if self._pg.flush():
+                self._loop.add_writer(self._fd, self._writable)
+        except psycopg.OperationalError as error:
+            self._lost(error)
+
+    def _writable(self) -> None:
+        try:
+            if self._pg is None or not self._pg.flush():
+                self._loop.remove_writer(self._fd)
+        except psycopg.OperationalError as error:
+            self._lost(error)
+
+    def _readable(self) -> None:
+        """Bytes have come: take what is complete."""
+        connected = self._pg
+        if connected is None:
+            return
+        try:
+            connected.consume_input()
+            while not connected.is_busy():
+                result = connected.get_result()
+                if result is None:
+                    self._complete()
+                    return
+                self._results.append(result)
+        except psycopg.OperationalError as error:
+            self._lost(error)
+
+    def _complete(self) -> None:
+        results, self._results = self._results, []
+        answer, self._answer = self._answer, None
+        if answer is None:
+            return
+        status = results[0].status if results else pq.ExecStatus.FATAL_ERROR
+        if status == pq.ExecStatus.TUPLES_OK:
+            answer(results)
+            return
+        error: psycopg.Error = (
+            errors.error_from_result(results[0]) if results else psycopg.OperationalError("no answer")
+        )
+        if isinstance(error, errors.LockNotAvailable):
+            answer(error)
+            return
+        failure = _failure(error)
+        if isinstance(failure, DatabaseAway):
+            self.close()
+        answer(_because(failure, error))
+
+    def _silent(self) -> None:
+        """Give up a connection that has not answered for too long."""
+        self._timer = None
+        if self._answer is None:
+            return
+        waited = self._loop.time() - self._sent_at
+        if waited < ANSWER_SECONDS:
+            self._timer = self._loop.call_later(ANSWER_SECONDS - waited, self._silent)
+        else:
+            self._lost(psycopg.OperationalError("the database has not answered"))
+
+    def _lost(self, error: Exception) -> None:
+        """The connection is gone; whether the batch was committed is unknown."""
+        self.close()
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer(_because(DatabaseAway(), error))
+
+
+def _failure(error: psycopg.Error) -> Exception:
+    """What an error of PostgreSQL means for the batch."""
+    if isinstance(error, errors.SerializationFailure | errors.DeadlockDetected):
+        return BatchConflicts()
+    if isinstance(error, errors.UniqueViolation) and error.diag.constraint_name == "message_client_id_unique":
+        # Stored meanwhile, by another process: the next run finds it.
+        return BatchConflicts()
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return DatabaseAway()
+    return BatchFailed()
+
+
+def _because(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+def _verdicts(batch: Sequence[Item], stamp: str, result: pq.abc.PGresult) -> list[Verdict]:
+    """The verdicts in a result of either function."""
+    value, columns = result.get_value, range(1, result.nfields)
     verdicts = []
-    stamp = clock.timestamp(now)
-    rows = raw.execute(CALL, (items, now, policy, wait), prepare=True).fetchall()
-    for item, (code, seq, rev, stored, conversation, created_at) in zip(batch, rows, strict=True):
-        if code == "ok":
-            verdicts.append(Verdict(code, seq, rev, item.id, item.conversation, stamp))
-        elif code == "repeat":
+    for row, item in enumerate(batch):
+        code = value(row, 0)
+        if code == b"ok":
             verdicts.append(
-                Verdict(code, seq, rev, str(stored), str(conversation), clock.timestamp(created_at))
+                Verdict(
+                    "ok", int(value(row, 1) or 0), int(value(row, 2) or 0), item.id, item.conversation, stamp
+                )
             )
         else:
-            verdicts.append(Verdict(code))
+            rest = [(value(row, column) or b"").decode() for column in columns]
+            verdicts.append(_verdict(item, stamp, (code or b"").decode(), *rest))
     return verdicts
