@@ -1,0 +1,1 @@
+"""What chatbe costs, beside what others cost: `python -m benchmarks --help`, docs/performance.md."""

@@ -1,0 +1,1 @@
+"""A chat server as the tutorials of Channels build it, with the settings that suit it best."""

@@ -1,0 +1,47 @@
+"""Profiles, contacts, messages."""
+
+from __future__ import annotations
+
+from django.contrib.auth.models import User
+from django.db import models
+
+
+class Profile(models.Model):
+    """What the socket needs of a user: the token that opens it, and whether they are online."""
+
+    user = models.OneToOneField(User, on_delete=models.CASCADE)
+    token = models.CharField(max_length=64, unique=True)
+    online = models.BooleanField(default=False)
+    last_seen = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"profile of {self.user_id}"
+
+
+class Contact(models.Model):
+    """`owner` has added `target`."""
+
+    owner = models.ForeignKey(User, on_delete=models.CASCADE, related_name="contacts")
+    target = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+
+    class Meta:
+        unique_together = (("owner", "target"),)
+
+    def __str__(self) -> str:
+        return f"{self.owner_id} added {self.target_id}"
+
+
+class Message(models.Model):
+    """A message in a room of two, which is named after them."""
+
+    room = models.CharField(max_length=100)
+    sender = models.ForeignKey(User, on_delete=models.CASCADE)
+    client_id = models.UUIDField()
+    body = models.TextField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        indexes = (models.Index(fields=["room", "id"]),)
+
+    def __str__(self) -> str:
+        return f"{self.id} in {self.room}"

@@ -1,0 +1,90 @@
+"""What processes have used, from /proc; and figures from samples."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+def family(pid: int) -> list[int]:
+    """A process and all its living descendants."""
+    members = [pid]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            members.extend(_family_or_gone(int(child)))
+    return members
+
+
+def _family_or_gone(pid: int) -> list[int]:
+    try:
+        return family(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process and its descendants, those included that have ended."""
+    ticks = 0
+    for member in family(pid):
+        try:
+            fields = Path(f"/proc/{member}/stat").read_text().rsplit(")", 1)[1].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        # utime, stime, and the same of children that ended and were waited for.
+        ticks += sum(map(int, fields[11:15]))
+    return ticks / _TICK
+
+
+def resident_kib(pid: int) -> int:
+    """KiB of memory in a process and its descendants; what they share is counted once (PSS)."""
+    total = 0
+    for member in family(pid):
+        for line in Path(f"/proc/{member}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1])
+    return total
+
+
+class Meter:
+    """CPU seconds of named processes since a start."""
+
+    def __init__(self, processes: Mapping[str, int]) -> None:
+        self._processes = processes
+        self._start = self._read()
+
+    def _read(self) -> dict[str, float]:
+        return {name: cpu_seconds(pid) for name, pid in self._processes.items()}
+
+    def seconds(self) -> dict[str, float]:
+        """CPU seconds of each since the start."""
+        return {name: now - self._start[name] for name, now in self._read().items()}
+
+    def micros_per(self, count: int) -> dict[str, float]:
+        """CPU microseconds of each per one of `count` things, and their `total`."""
+        micros = {name: seconds * 1e6 / max(count, 1) for name, seconds in self.seconds().items()}
+        return {name: round(value, 2) for name, value in {**micros, "total": sum(micros.values())}.items()}
+
+
+def own_cpu_seconds() -> float:
+    """CPU seconds of this process: the load's own cost."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def percentiles(samples: Sequence[float]) -> dict[str, float]:
+    """p50, p95 and p99 of times in seconds, as milliseconds."""
+    ordered = sorted(samples)
+    if not ordered:
+        return {}
+    return {f"p{part}": round(ordered[min(len(ordered) * part // 100, len(ordered) - 1)] * 1e3, 3) for part in (50, 95, 99)}
+
+
+def median(values: Iterable[float]) -> float:
+    """The middle of the values, or the mean of the two in the middle."""
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

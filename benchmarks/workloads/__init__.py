@@ -1,0 +1,1 @@
+"""The workloads: each fills a database, drives a server and returns figures."""

@@ -1,0 +1,88 @@
+"""Pairs of people who write to each other's screen: at saturation, and at a steady rate."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from benchmarks.load import Client, Tally, close_all, open_clients, until
+from benchmarks.measure import Meter, own_cpu_seconds, percentiles
+from benchmarks.targets import Target, TargetError
+
+PAIRS = 100
+WINDOW = 4
+BODY = b"x" * 100
+WARM_UP = 2.0
+
+
+def names(count: int = PAIRS) -> list[tuple[str, str]]:
+    """Who writes to whom. At least three letters; the sketch's conversations are made for the same names."""
+    return [(f"aa{number}", f"bb{number}") for number in range(count)]
+
+
+def prepare(target: Target, *, pairs: int = PAIRS) -> None:
+    """Make the people."""
+    target.people(names(pairs))
+
+
+async def drive(
+    target: Target, *, seconds: float, rate: float = 0.0, pairs: int = PAIRS, window: int = WINDOW
+) -> dict[str, Any]:
+    """Keep `window` messages in flight per pair, or send `rate` per second in all.
+
+    Every message must be delivered once and acked once, else this raises.
+    """
+    who = names(pairs)
+    tally = Tally()
+    receivers = await open_clients(target.urls([other for _, other in who]), lambda: Client(target.dialect, tally))
+    senders = await open_clients(target.urls([one for one, _ in who]), lambda: Client(target.dialect, tally))
+    for sender, (_, peer) in zip(senders, who, strict=True):
+        sender.peer = peer
+    stopping = False
+
+    async def steadily() -> None:
+        start = time.perf_counter()
+        number = 0
+        while not stopping:
+            senders[number % pairs].send_message(BODY)
+            number += 1
+            await asyncio.sleep(max(0.0, start + number / rate - time.perf_counter()))
+
+    generator = None
+    if rate:
+        generator = asyncio.create_task(steadily())
+    else:
+        for sender in senders:
+
+            def again(sender: Client = sender) -> None:
+                if not stopping:
+                    sender.send_message(BODY)
+
+            sender.on_ack = again
+            for _ in range(window):
+                sender.send_message(BODY)
+    await asyncio.sleep(WARM_UP)
+    tally.latencies.clear()
+    first, start, own = tally.delivered, time.perf_counter(), own_cpu_seconds()
+    meter = Meter(target.processes)
+    await asyncio.sleep(seconds)
+    micros, used = meter.micros_per(tally.delivered - first), meter.seconds()
+    count, elapsed, own = tally.delivered - first, time.perf_counter() - start, own_cpu_seconds() - own
+    latencies = percentiles(tally.latencies)
+    stopping = True
+    if generator is not None:
+        await generator
+    await until(lambda: not tally.sent and tally.acked >= tally.started, what=f"the last messages of {target.name}")
+    await close_all([*senders, *receivers])
+    if tally.errors or tally.unexpected:
+        raise TargetError(f"{target.name}: {len(tally.errors)} errors {tally.errors[:1]}, {tally.unexpected} unexpected")
+    return {
+        "messages_per_second": round(count / elapsed, 1),
+        "messages": count,
+        "cpu_us_per_message": micros,
+        "latency_ms": latencies,
+        "server_core_share": round(sum(used.values()) / elapsed, 3),
+        "load_core_share": round(own / elapsed, 3),
+        "load_us_per_message": round(own / max(count, 1) * 1e6, 1),
+    }
