@@ -369,6 +369,8 @@ async def test_what_is_published_elsewhere_reaches_all_but_its_sender(
         await layer.group_add("room", channel)
         await layer.group_add("other", channel)
     here.loop_layer().publish_elsewhere(["room", "other"], {"type": "hello"})
+    # Answered on the same connection, so Redis has what went before it.
+    await here.group_send("nobody", {"type": "hello"})
     await there.group_send("room", {"type": "answer"})
     for layer, channel in channels:
         messages = [await received(layer, channel)]
