@@ -117,6 +117,7 @@ async def _follow(socket: SocketConsumer) -> list[Stream]:
         user.seen = {}
     hub = node.hub
     floors: dict[str, int] = {}
+    streams: list[Stream] = []
     # A conversation that others here follow may have gone on between the read and the joining, past this
     # socket; whoever reads once more after the joining misses nothing.
     for _ in range(READS):

@@ -86,7 +86,7 @@ class LocalUser:
 class Topic:
     """A conversation that local users follow."""
 
-    __slots__ = ("id", "members", "position", "repair", "waiting")
+    __slots__ = ("id", "members", "position", "repair", "target", "waiting")
 
     def __init__(self, conversation: str, position: int) -> None:
         self.id = conversation
@@ -95,6 +95,8 @@ class Topic:
         self.members: dict[LocalUser, int] = {}
         """Local members, and the seq up to which messages are not theirs to see."""
         self.waiting: dict[int, Change] | None = None
+        self.target = 0
+        """The database is known to have changes up to this rev."""
         self.repair: asyncio.Task[None] | None = None
 
 
@@ -207,7 +209,7 @@ class Hub:
             topic = self._direct_topic(topic, conversation, rev, envelope["u"])
         if topic is None:
             if ack is not None:
-                self._answer(envelope["o"], ack)
+                self._answer_apart(envelope["o"], conversation, rev, ack)
             return
         if rev == topic.position + 1 and topic.waiting is None:
             change = Change(rev, envelope["q"], encode_text_frame(envelope["d"]), envelope["o"], ack)
@@ -234,14 +236,18 @@ class Hub:
             if user is None or (topic is not None and user in topic.members):
                 continue
             if user.loaded:
-                # New since the user's stream began: it starts at its beginning.
-                fresh = topic is None
-                topic = self.follow(user, conversation, hidden_to=0, position=0)
-                if not fresh and topic.position:
-                    for socket in user.sockets:
-                        socket.fall_behind(conversation, 0)
+                topic = self._follow_new(user, conversation)
             elif user.seen is not None:
                 user.seen[conversation] = max(rev, user.seen.get(conversation, 0))
+        return topic
+
+    def _follow_new(self, user: LocalUser, conversation: str) -> Topic:
+        """Let a user follow a conversation that is new since their stream began: it starts at its beginning."""
+        topic = self.follow(user, conversation, hidden_to=0, position=0)
+        if topic.position:
+            # Others here have had some of it already.
+            for socket in user.sockets:
+                socket.fall_behind(conversation, 0)
         return topic
 
     # --- events through ----------------------------------------------------------------------------
@@ -260,13 +266,19 @@ class Hub:
                 else:
                     socket.offer_change(conversation, rev, frame)
         if change.ack is not None and not answered:
-            self._answer(origin, change.ack)
+            self._answer_apart(origin, conversation, rev, change.ack)
 
     def _answer(self, connection: str, ack: frames.Ack) -> None:
         """An ack without a place in a stream."""
         socket = self.sockets.get(connection)
         if socket is not None:
             socket.answer(ack)
+
+    def _answer_apart(self, connection: str, conversation: str, rev: int, ack: frames.Ack) -> None:
+        """An ack for a change that has no place in the socket's stream yet."""
+        socket = self.sockets.get(connection)
+        if socket is not None:
+            socket.offer_ack_apart(conversation, rev, ack)
 
     def _advance(self, topic: Topic) -> None:
         """Let through what waits and is next; if some still waits, see to the gap."""
@@ -283,31 +295,39 @@ class Hub:
         topic = self.topics.get(conversation)
         if topic is None or head <= topic.position:
             return
+        topic.target = max(topic.target, head)
         if topic.waiting is None:
             topic.waiting = {}
         if topic.repair is None:
-            topic.repair = self._node.spawn(self._repair(topic, patience, head))
+            topic.repair = self._node.spawn(self._repair(topic, patience))
 
     def discover(self, conversation: str, user: str) -> None:
         """A local user has a direct conversation whose first events were lost: read them."""
         local = self.users.get(user)
-        if local is not None and local.loaded and conversation not in self.topics:
-            self.follow(local, conversation, hidden_to=0, position=0)
+        topic = self.topics.get(conversation)
+        if local is None or (topic is not None and local in topic.members):
+            return
+        if local.loaded:
+            self._follow_new(local, conversation)
             self.note_head(conversation, 1, patience=0.0)
+        elif local.seen is not None:
+            local.seen.setdefault(conversation, 1)
 
-    async def _repair(self, topic: Topic, patience: float, target: int = 0) -> None:
+    async def _repair(self, topic: Topic, patience: float) -> None:
         """Read what is missing from the database until nothing waits; once per process and conversation."""
         try:
             await asyncio.sleep(patience)
-            while topic.waiting or topic.position < target:
+            while topic.waiting or topic.position < topic.target:
+                target = topic.target
                 try:
                     gap = await self._node.call(self._source.gap, topic.id, topic.position)
                 except Unavailable:
                     await asyncio.sleep(1.0)
                     continue
                 self._fill(topic, gap)
-                if gap.complete:
-                    target = 0
+                if gap.complete and topic.target == target:
+                    # Not so if a further head became known meanwhile: the read may have been before it.
+                    topic.target = 0
         finally:
             topic.repair = None
             if not topic.waiting:

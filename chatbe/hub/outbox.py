@@ -105,6 +105,19 @@ class Outbox:
             self._note(conversation, rev)
             self._keep_ack(conversation, rev, ack)
 
+    def offer_ack_apart(self, conversation: str, rev: int, ack: frames.Ack) -> None:
+        """The ack of a change that the hub cannot place in this socket's stream.
+
+        While the socket catches up, the change comes from the database, and the ack in its place.
+        """
+        if self.state in (State.CATCHING_UP, State.LAGGING):
+            self._keep_ack(conversation, rev, ack)
+            return
+        if self.state is State.LIVE:
+            # The stream of this conversation begins later; then the change comes as an event.
+            ack.duplicate = True
+        self.answer(ack)
+
     def offer_event(self, frame: bytes, *, in_stream: bool) -> None:
         """An event without a rev; one that belongs to the stream (receipts, typing) waits for its beginning."""
         state = self.state
@@ -160,7 +173,10 @@ class Outbox:
         """Send what was held and lies after `cursors`, then go on live. `lag` must be empty."""
         held, self.held = self.held or [], None
         self.state = State.LIVE
-        for conversation, rev, frame, ack in held:
+        for conversation, rev, frame, held_ack in held:
+            ack = held_ack
+            if ack is None and self.acks:
+                ack = self.acks.pop((conversation, rev), None)
             if ack is not None:
                 if rev <= cursors.get(conversation, 0):
                     ack.duplicate = True
