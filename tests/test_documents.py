@@ -46,6 +46,7 @@ def test_a_bad_token_does_not_hide_the_documents(client: Client) -> None:
         assert client.get(path, headers={"authorization": "Bearer nonsense"}).status_code == 200
 
 
+@pytest.mark.django_db
 def test_the_page_and_all_that_it_loads_come_from_here(client: Client) -> None:
     page = client.get("/v1/docs")
     assert page.status_code == 200

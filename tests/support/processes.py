@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import http.client
 import os
@@ -73,6 +74,7 @@ class AppServer:
         self.log = log or self._folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
         self._listening = threading.Event()
+        atexit.register(self.close)
 
     @property
     def url(self) -> str:
@@ -187,6 +189,7 @@ class AppServer:
 
     def close(self) -> None:
         """End it and remove its folder. May be called twice."""
+        atexit.unregister(self.close)
         self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
