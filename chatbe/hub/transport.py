@@ -111,11 +111,10 @@ class AsgiTransport:
         await self._reading.wait()
 
     def close(self, code: int, reason: str = "") -> None:
-        """Close after what is queued; the codes that ASGI servers refuse (1003, 1007, 1009, 1012) become 1011."""
+        """Close after what is queued; a server that cannot send the code sends 1000."""
         if not self._closed:
             self._closed = True
-            allowed = code == 1000 or 3000 <= code <= 4999
-            self._put({"type": "websocket.close", "code": code if allowed else 1011, "reason": reason})
+            self._put({"type": "websocket.close", "code": code, "reason": reason})
 
     def abort(self) -> None:
         """Drop what is queued and close."""
@@ -132,8 +131,11 @@ class AsgiTransport:
         try:
             while self._waiting:
                 message = self._waiting.popleft()
-                await self._send(message)
-                self._buffered -= len(message.get("text", "").encode())
+                if message["type"] == "websocket.close":
+                    await self._send_close(message)
+                else:
+                    await self._send(message)
+                    self._buffered -= len(message["text"].encode())
         except (OSError, RuntimeError):
             # The server has let go of the socket; its disconnect message follows.
             self._closed = True
@@ -143,3 +145,12 @@ class AsgiTransport:
             self._sender = None
         if self._on_drain is not None:
             self._on_drain()
+
+    async def _send_close(self, message: dict[str, Any]) -> None:
+        """Close with the code, or with 1000 where the server refuses it: a socket must not stay half closed."""
+        try:
+            await self._send(message)
+        except (OSError, RuntimeError):
+            raise
+        except Exception:  # noqa: BLE001 - autobahn, under Daphne, raises it for all but 1000 and 3000 to 4999
+            await self._send({**message, "code": 1000})
