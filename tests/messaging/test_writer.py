@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from django.db import connection, connections, transaction
+from django.db.backends.postgresql.base import DatabaseWrapper
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -372,7 +373,9 @@ def test_a_lost_connection_is_replaced(pair: Pair) -> None:
             " WHERE pid <> pg_backend_pid() AND datname = current_database()"
         )
     # The pool's idle connections are lost too; no later test shall be given one.
-    connection.close_pool()
+    wrapper = connections["default"]
+    assert isinstance(wrapper, DatabaseWrapper)
+    wrapper.close_pool()
     verdicts = settle(store, [item(pair.conversation, pair.alice)], policy="contacts", wait=True)
     assert [(verdict.code, verdict.seq) for verdict in verdicts if verdict] == [("ok", 2)]
     store.close()
