@@ -65,7 +65,7 @@ def _open_tcp(host: str, port: int, *, shared: bool) -> socket.socket:
     except OSError as error:
         listener.close()
         raise CannotListen(_explain(error, host, port)) from error
-    listener.setblocking(False)  # noqa: FBT003 - the standard library's
+    listener.setblocking(False)
     return listener
 
 
@@ -80,7 +80,7 @@ def _explain(error: OSError, host: str, port: int) -> str:
 
 
 def _open_unix(path: str) -> socket.socket:
-    if os.path.exists(path):  # noqa: PTH110 - Path has no answer for names that are too long
+    if os.path.exists(path):
         if not stat.S_ISSOCK(Path(path).stat().st_mode):
             raise CannotListen(f"{path} exists and is no socket. Remove it, or take another path: --uds")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -98,7 +98,7 @@ def _open_unix(path: str) -> socket.socket:
     except OSError as error:
         listener.close()
         raise CannotListen(f"Cannot listen on {path}: {error}.") from error
-    listener.setblocking(False)  # noqa: FBT003 - the standard library's
+    listener.setblocking(False)
     return listener
 
 
@@ -110,5 +110,5 @@ def _adopt(descriptor: int) -> socket.socket:
         raise CannotListen(f"Descriptor {descriptor} is no socket: {error}.") from error
     if not accepting:
         raise CannotListen(f"Descriptor {descriptor} is a socket that does not listen.")
-    listener.setblocking(False)  # noqa: FBT003 - the standard library's
+    listener.setblocking(False)
     return listener

@@ -27,18 +27,18 @@ class UvloopReactor(AsyncioSelectorReactor):
         loop: asyncio.AbstractEventLoop = self._asyncioEventloop
         return loop
 
-    def addReader(self, reader: Any) -> None:  # noqa: N802 - Twisted's name
+    def addReader(self, reader: Any) -> None:
         """Have `reader.doRead` called while there is something to read."""
         if reader not in self._readers:
             descriptor = reader.fileno()
-            self.loop.add_reader(descriptor, self._act, reader, reader.doRead, True)  # noqa: FBT003 - uvloop takes positions
+            self.loop.add_reader(descriptor, self._act, reader, reader.doRead, True)
             self._readers[reader] = descriptor
 
-    def addWriter(self, writer: Any) -> None:  # noqa: N802 - Twisted's name
+    def addWriter(self, writer: Any) -> None:
         """Have `writer.doWrite` called while the kernel takes more."""
         if writer not in self._writers:
             descriptor = writer.fileno()
-            self.loop.add_writer(descriptor, self._act, writer, writer.doWrite, False)  # noqa: FBT003 - as above
+            self.loop.add_writer(descriptor, self._act, writer, writer.doWrite, False)
             self._writers[writer] = descriptor
 
     def _act(self, selectable: Any, act: Any, is_read: bool) -> None:
@@ -61,7 +61,5 @@ def install() -> UvloopReactor:
         installReactor(reactor)
         return reactor
     if not isinstance(installed, UvloopReactor):
-        raise RuntimeError(  # noqa: TRY004 - which reactor is there is no argument's type
-            f"another Twisted reactor is installed already: {installed!r}"
-        )
+        raise RuntimeError(f"another Twisted reactor is installed already: {installed!r}")
     return installed

@@ -10,7 +10,6 @@ Importing this module makes this process's Twisted reactor, as importing Daphne 
 - request bodies, request times and the number of sockets are limited;
 - SIGTERM and SIGINT stop accepting, drain, and finish the requests that are in flight.
 """
-# ruff: noqa: E402, N802, N815 - the reactor comes before Daphne; Twisted's and autobahn's names
 
 from __future__ import annotations
 
@@ -257,7 +256,7 @@ class Listener:
             except OSError as error:
                 if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
                     # Those who wait go on waiting until others have left.
-                    logger.error("cannot accept more connections", extra={"reason": str(error)})  # noqa: TRY400 - known
+                    logger.error("cannot accept more connections", extra={"reason": str(error)})
                     self._loop.remove_reader(self._socket)
                     self._paused = self._loop.call_later(1.0, self.start)
                     return
@@ -429,7 +428,7 @@ class SocketProtocol(WebSocketProtocol):
                 self._dataReceived(data[position:])
                 return
 
-    def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N803 - autobahn's
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """A whole message that came another way than as one plain frame."""
         if self.state != self.STATE_OPEN:
             return
@@ -544,7 +543,7 @@ class SocketProtocol(WebSocketProtocol):
         reason: str | None = self.remoteCloseReason
         self.onClose(self.wasClean, 1005 if code is None else code, reason or "")
 
-    def onClose(self, wasClean: bool, code: int, reason: str) -> None:  # noqa: ARG002, N803 - autobahn's
+    def onClose(self, wasClean: bool, code: int, reason: str) -> None:
         """Tell the application, and forget it."""
         server = self.factory.server_class
         server.sockets.discard(self)
@@ -679,7 +678,7 @@ class Request(WebRequest):
     def basic_error(
         self,
         status: int,
-        status_text: bytes,  # noqa: ARG002 - Daphne's
+        status_text: bytes,
         body: str,
         *,
         retry_after: int | None = None,
@@ -797,7 +796,7 @@ class Server(DaphneServer):
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, number)
         if self._parent is not None:
-            self._parent.setblocking(False)  # noqa: FBT003 - the standard library's
+            self._parent.setblocking(False)
             self._loop.add_reader(self._parent, self._on_parent)
         _reactor.addSystemEventTrigger("before", "shutdown", self.kill_all_applications)
         _reactor.callWhenRunning(self._begin)

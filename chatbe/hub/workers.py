@@ -158,7 +158,7 @@ class Supervisor:
                 # Ctrl-C is for the supervisor, which passes it on.
                 start_new_session=True,
             )
-        ours.setblocking(False)  # noqa: FBT003 - the standard library's
+        ours.setblocking(False)
         worker = self._workers[slot] = _Worker(process, ours)
         self._running.append(worker)
         if self._stopping.is_set():

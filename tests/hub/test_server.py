@@ -715,7 +715,7 @@ def test_a_unix_socket_serves_and_replaces_one_that_was_left_behind(tmp_path: Pa
 
 def test_an_inherited_descriptor_serves() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        os.set_inheritable(listener.fileno(), True)  # noqa: FBT003 - the standard library's
+        os.set_inheritable(listener.fileno(), True)
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.hub.small_server", json.dumps({"descriptor": listener.fileno()})],
             cwd=ROOT,
