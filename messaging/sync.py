@@ -68,6 +68,9 @@ async def start(socket: SocketConsumer, frame: frames.Sync) -> None:
         await _serve(socket, plan.wanted, plan.cursors)
         socket.answer(frames.Synced(ref=frame.ref))
         _go_live(socket, plan.cursors)
+        if socket.missed:
+            for part in socket.node.parts:
+                part.caught_up(socket)
     except Gone:
         return
     except ChatError as error:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("chatbe.hub.socket")
 
 SUBPROTOCOL = "chatbe.v1"
+DEVICES = 3
+"""A user's sockets together may send so many times what one of them may."""
 REFUSALS_IN_A_ROW = 500
 """So many frames over the limit, one after another, and the socket is closed with 4009."""
 
@@ -190,6 +192,14 @@ class SocketConsumer(Outbox, AsyncConsumer):
         if admission.close_code is not None:
             self.close(admission.close_code)
 
+    def bucket_of_user(self) -> TokenBucket:
+        """The limit of all of a user's sockets on this process: a few devices' worth."""
+        return TokenBucket(
+            capacity=DEVICES * settings.CHATBE_FRAME_BURST,
+            rate=DEVICES * settings.CHATBE_FRAME_RATE,
+            now=time.monotonic(),
+        )
+
     # --- frames in ---------------------------------------------------------------------------------
 
     def on_frame(self, data: str | bytes) -> None:
@@ -228,7 +238,7 @@ class SocketConsumer(Outbox, AsyncConsumer):
         """Seconds until the next frame is taken, or 0.0; a socket that does not heed it is closed with 4009."""
         if not self.node.rate_limits:
             return 0.0
-        wait = self.bucket.take(now=now)
+        wait = self.bucket.take(now=now) or self.user.bucket.take(now=now)
         if not wait:
             self.refused = 0
             return 0.0

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from chatbe.core.errors import Unavailable
+from chatbe.core.ratelimit import TokenBucket
 from chatbe.hub import registry
 from chatbe.wire.websocket import encode_text_frame
 
@@ -71,10 +72,12 @@ class Source(Protocol):
 class LocalUser:
     """A user with sockets in this process."""
 
-    __slots__ = ("key", "loaded", "seen", "sockets", "topics")
+    __slots__ = ("bucket", "key", "loaded", "seen", "sockets", "topics")
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, bucket: TokenBucket) -> None:
         self.key = key
+        self.bucket = bucket
+        """What all of the user's sockets here may send together."""
         self.sockets: list[SocketConsumer] = []
         self.topics: set[Topic] = set()
         self.loaded = False
@@ -109,6 +112,8 @@ class Hub:
         self.users: dict[str, LocalUser] = {}
         self.topics: dict[str, Topic] = {}
         self.sockets: dict[str, SocketConsumer] = {}
+        self._heard: set[tuple[str, str]] = set()
+        self._heard_before: set[tuple[str, str]] = set()
         self._apply = {
             "e": self._on_event,
             "c": self._on_change,
@@ -123,7 +128,7 @@ class Hub:
         self.sockets[socket.connection] = socket
         user = self.users.get(socket.user_key)
         if user is None:
-            user = self.users[socket.user_key] = LocalUser(socket.user_key)
+            user = self.users[socket.user_key] = LocalUser(socket.user_key, socket.bucket_of_user())
         user.sockets.append(socket)
         socket.user = user
         return len(user.sockets) == 1
@@ -179,6 +184,8 @@ class Hub:
         user = self.users.get(envelope["u"])
         if user is None:
             return
+        if "i" in envelope:
+            self._heard.add((user.key, envelope["i"]))
         frame = encode_text_frame(envelope["d"])
         left_out = envelope["x"]
         in_stream = envelope.get("s", False)
@@ -186,10 +193,21 @@ class Hub:
             if socket.connection != left_out:
                 socket.offer_event(frame, in_stream=in_stream)
 
+    def has_heard(self, audience: str, identity: str) -> bool:
+        """Whether this event to a user or a group conversation passed since the last call but one of `forget_heard`."""
+        key = (audience, identity)
+        return key in self._heard or key in self._heard_before
+
+    def forget_heard(self) -> None:
+        """Begin a new span of what was heard; the one before it is kept, the one before that is forgotten."""
+        self._heard, self._heard_before = set(), self._heard
+
     def _on_topic_event(self, envelope: Envelope) -> None:
         topic = self.topics.get(envelope["c"])
         if topic is None:
             return
+        if "i" in envelope:
+            self._heard.add((topic.id, envelope["i"]))
         frame = encode_text_frame(envelope["d"])
         left_out = envelope["x"]
         for user in topic.members:

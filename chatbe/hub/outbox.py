@@ -58,6 +58,8 @@ class Outbox:
         """Conversation → the rev up to which the socket has it already, ahead of the hub."""
         self.held: list[Held] | None = None
         self.acks: dict[tuple[str, int], frames.Ack] | None = None
+        self.missed = False
+        """Whether an event that is not of the stream was left out while it began."""
         self.lagging_since = 0.0
         self.lagging_bytes = 0
 
@@ -126,6 +128,8 @@ class Outbox:
                 self.transport.write_frames(frame)
             elif state is State.LIVE:
                 self._begin_to_lag()
+            else:
+                self.missed = True
         elif state is State.CATCHING_UP:
             self._hold(("", 0, frame, None))
 
