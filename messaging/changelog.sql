@@ -6,7 +6,8 @@ CREATE TABLE IF NOT EXISTS messaging_change (
     conversations uuid[],
     heads bigint[],
     opened uuid[],
-    users uuid[]
+    users uuid[],
+    marks jsonb
 );
 CREATE INDEX IF NOT EXISTS messaging_change_xid ON messaging_change (xid);
 

@@ -7,9 +7,11 @@ through a backend; either way it is the same batch (see `messaging.writer`).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
+import msgspec
 import uuid_utils
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
@@ -35,6 +37,9 @@ from messaging.models import Conversation, Membership, Message, pair_key
 from messaging.writer import Item, Verdict
 from messaging.writer.orm import OrmBackend
 from messaging.writer.postgres import DirectBackend
+
+if TYPE_CHECKING:
+    from chatbe.hub.hub import Hub
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,11 @@ class Mark:
     username: str
     read: int
     delivered: int
+
+    @property
+    def identity(self) -> str:
+        """What tells its receipt from every other one."""
+        return f"{self.conversation}:{self.username}:{self.read}:{self.delivered}"
 
 
 REFUSALS: dict[str, type[ChatError]] = {
@@ -275,6 +285,8 @@ def publish_opening(route: Route) -> None:
 MarkKey = tuple[str, str]
 """Conversation and user."""
 
+LOG_MARKS = "INSERT INTO messaging_change (marks) VALUES (%s::jsonb)"
+
 
 def marks_move(*, moves: dict[MarkKey, tuple[int, int]]) -> dict[MarkKey, Mark | None]:
     """Move read and delivered marks, many at once: never back, at most to the last seq.
@@ -315,6 +327,11 @@ def marks_move(*, moves: dict[MarkKey, tuple[int, int]]) -> dict[MarkKey, Mark |
                 )
         if moved:
             Membership.objects.bulk_update(moved, ["read_seq", "delivered_seq"])
+            if connection.vendor == "postgresql":
+                # So that every process finds the receipts that the bus loses (see `messaging.tails`).
+                marks = [astuple(mark) for mark in result.values() if mark is not None]
+                with connection.cursor() as cursor:
+                    cursor.execute(LOG_MARKS, [msgspec.json.encode(marks).decode()])
     return result
 
 
@@ -334,6 +351,25 @@ def publish_marks(marks: Iterable[Mark], *, leave_out: str = "") -> None:
     for mark in marks:
         event = frames.Receipt(mark.conversation, mark.username, mark.read, mark.delivered)
         if mark.pair is not None:
-            fanout.to_users(map(UUID, mark.pair.split(":")), event, leave_out=leave_out, in_stream=True)
+            fanout.to_users(
+                map(UUID, mark.pair.split(":")),
+                event,
+                leave_out=leave_out,
+                in_stream=True,
+                identity=mark.identity,
+            )
         else:
-            fanout.to_members(mark.conversation, event)
+            fanout.to_members(mark.conversation, event, identity=mark.identity)
+
+
+def tell_lost_marks(hub: Hub, marks: Iterable[Mark]) -> None:
+    """Tell this process's sockets of the marks whose receipts it has not heard; on the loop."""
+    for mark in marks:
+        event = frames.Receipt(mark.conversation, mark.username, mark.read, mark.delivered)
+        if mark.pair is None:
+            if mark.conversation in hub.topics and not hub.has_heard(mark.conversation, mark.identity):
+                hub.apply(fanout.members_envelope(mark.conversation, event, identity=mark.identity))
+            continue
+        for user in map(str, map(UUID, mark.pair.split(":"))):
+            if user in hub.users and not hub.has_heard(user, mark.identity):
+                hub.apply(fanout.user_envelope(user, event, in_stream=True, identity=mark.identity))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import random
 import time
@@ -25,6 +26,7 @@ from chatbe.wire import frames
 from chatbe.wire.codes import CloseCode
 from messaging import stream
 from messaging.models import Membership
+from messaging.services import Mark, tell_lost_marks
 
 if TYPE_CHECKING:
     from chatbe.hub import registry
@@ -41,7 +43,7 @@ ASK = """
            pg_snapshot_xmax(pg_current_snapshot())::text::bigint, (SELECT value FROM messaging_epoch LIMIT 1)"""
 
 SINCE = """
-    SELECT l.conversations::text[], l.heads, l.opened::text[], l.users::text[]
+    SELECT l.conversations::text[], l.heads, l.opened::text[], l.users::text[], l.marks
       FROM messaging_change l
      WHERE l.xid >= pg_snapshot_xmin(%s::pg_snapshot)
        AND NOT pg_visible_in_snapshot(l.xid, %s::pg_snapshot)"""
@@ -58,6 +60,7 @@ class Found:
     heads: dict[str, int] = field(default_factory=dict)
     opened: set[str] = field(default_factory=set)
     users: set[str] = field(default_factory=set)
+    marks: list[Mark] = field(default_factory=list)
 
 
 def ask(since: str) -> Found:
@@ -71,11 +74,12 @@ def ask(since: str) -> Found:
         found = Found(*cursor.fetchone())
         if since:
             cursor.execute(SINCE, [since, since])
-            for conversations, heads, opened, users in cursor.fetchall():
+            for conversations, heads, opened, users, marks in cursor.fetchall():
                 for conversation, head in zip(conversations or (), heads or (), strict=True):
                     found.heads[conversation] = max(head, found.heads.get(conversation, 0))
                 found.opened.update(opened or ())
                 found.users.update(users or ())
+                found.marks.extend(Mark(*mark) for mark in (json.loads(marks) if marks else ()))
     return found
 
 
@@ -169,6 +173,8 @@ class TailPart:
             # One member may follow it here while the news of it was lost for the other.
             for conversation, user in await self.node.call(members_here, list(found.opened), list(hub.users)):
                 hub.discover(conversation, user)
+        tell_lost_marks(hub, found.marks)
+        hub.forget_heard()
         for user in found.users:
             if user in hub.users:
                 await self._rights_changed(user)

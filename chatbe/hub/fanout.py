@@ -31,6 +31,7 @@ Envelope = dict[str, Any]
 `c` a conversation's change: `c` conversation, `r` rev, `q` seq of the message or 0, `d` JSON bytes,
     `u` the two users of a direct one or None, `o` the connection whose ack stands for it;
 `t` an event without a rev for a group's members: `c` conversation, `d` JSON bytes, `x` a user left out;
+`e` and `t` may have `i`, the identity of an event that the database can tell again;
 `k` a notice for the hub and the apps: `u` user, `a` action, and the action's own fields.
 """
 
@@ -46,27 +47,64 @@ def conversation_group(conversation: str) -> str:
 
 
 def to_users(
-    users: Iterable[UUID], event: frames.Event, *, leave_out: str = "", in_stream: bool = False
+    users: Iterable[UUID],
+    event: frames.Event,
+    *,
+    leave_out: str = "",
+    in_stream: bool = False,
+    identity: str = "",
 ) -> None:
     """Send `event` to all sockets of `users`, but not to the connection `leave_out`.
 
-    `in_stream`: only to sockets whose stream has begun.
+    `in_stream`: only to sockets whose stream has begun. `identity` names an event that the database
+    can tell again (see `Hub.has_heard`).
     """
     data = codec.encode(event)
     for user in users:
         key = str(user)
-        send(
-            [user_group(key)],
-            {"type": "hub.fanout", "k": "e", "u": key, "d": data, "x": leave_out, "s": in_stream},
-        )
+        envelope = user_envelope(key, data, leave_out=leave_out, in_stream=in_stream, identity=identity)
+        send([user_group(key)], envelope)
 
 
-def to_members(conversation: str, event: frames.Event, *, leave_out: str = "") -> None:
+def user_envelope(
+    user: str,
+    event: frames.Event | bytes,
+    *,
+    leave_out: str = "",
+    in_stream: bool = False,
+    identity: str = "",
+) -> Envelope:
+    """What `to_users` sends to one user; `event` may be encoded already."""
+    data = event if isinstance(event, bytes) else codec.encode(event)
+    envelope: Envelope = {
+        "type": "hub.fanout",
+        "k": "e",
+        "u": user,
+        "d": data,
+        "x": leave_out,
+        "s": in_stream,
+    }
+    if identity:
+        envelope["i"] = identity
+    return envelope
+
+
+def to_members(conversation: str, event: frames.Event, *, leave_out: str = "", identity: str = "") -> None:
     """Send `event` to the members of a group conversation, but not to the user `leave_out`."""
+    envelope = members_envelope(conversation, event, leave_out=leave_out, identity=identity)
+    send([conversation_group(conversation)], envelope)
+
+
+def members_envelope(
+    conversation: str, event: frames.Event, *, leave_out: str = "", identity: str = ""
+) -> Envelope:
+    """What `to_members` sends."""
     envelope: Envelope = {
         "type": "hub.fanout", "k": "t", "c": conversation, "d": codec.encode(event), "x": leave_out,
     }  # fmt: skip
-    send([conversation_group(conversation)], envelope)
+    if identity:
+        envelope["i"] = identity
+    return envelope
 
 
 def control(user: UUID, action: str, **fields: Any) -> None:
