@@ -7,8 +7,10 @@ import asyncio
 import secrets
 import signal
 import sys
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tests.faults import report
 from tests.faults.checker import PROMISES, check
@@ -48,7 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     print("\n" + report.table(result.history, result.violations))
     print("\n" + "\n".join(f"{name:<9} {what}" for name, what in PROMISES.items()))
     messages = len(result.history.database.messages)
-    print(f"\n{messages} messages stored, {len(result.history.connections)} connections; evidence: {result.verdict}")
+    print(
+        f"\n{messages} messages stored, {len(result.history.connections)} connections; evidence: {result.verdict}"
+    )
     again = f"make faults ARGS='--seed {seed} --only {','.join(names)} --clients {size.clients}'"
     if result.violations:
         print(f"\nBROKEN:\n{report.describe(result.violations)}\n\nAgain: {again}")
@@ -57,17 +61,16 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-async def _until_told(work: object) -> Result:
+async def _until_told(work: Coroutine[Any, Any, Result]) -> Result:
     """Run, and end in order on SIGTERM and SIGINT."""
-    task = asyncio.ensure_future(work)  # type: ignore[call-overload] - a coroutine
+    task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
     try:
-        result: Result = await task
+        return await task
     except asyncio.CancelledError:
         sys.exit(130)
-    return result
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

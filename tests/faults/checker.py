@@ -25,6 +25,10 @@ PROMISES = {
 }
 
 
+NO_MOMENT = -1.0
+"""When something is wrong that only the tables at the end show."""
+
+
 @dataclass(frozen=True, slots=True)
 class Violation:
     """One promise broken once."""
@@ -56,7 +60,7 @@ def check_database(database: Database) -> list[Violation]:
     found: list[Violation] = []
 
     def broken(what: str, **details: Any) -> None:
-        found.append(Violation("stored", 0.0, what, details))
+        found.append(Violation("stored", NO_MOMENT, what, details))
 
     rows: defaultdict[str, list[StoredMessage]] = defaultdict(list)
     client_ids: dict[tuple[str | None, str], str] = {}
@@ -64,12 +68,19 @@ def check_database(database: Database) -> list[Violation]:
         rows[message.conversation].append(message)
         key = (message.sender, message.client_id)
         if key in client_ids:
-            broken("a client_id is stored twice", client_id=message.client_id, ids=[client_ids[key], message.id])
+            broken(
+                "a client_id is stored twice", client_id=message.client_id, ids=[client_ids[key], message.id]
+            )
         client_ids[key] = message.id
     for identity, conversation in database.conversations.items():
         seqs = sorted(message.seq for message in rows[identity])
         if seqs != list(range(1, conversation.last_seq + 1)):
-            broken("seqs have gaps or repeats", conversation=identity, last_seq=conversation.last_seq, rows=len(seqs))
+            broken(
+                "seqs have gaps or repeats",
+                conversation=identity,
+                last_seq=conversation.last_seq,
+                rows=len(seqs),
+            )
         revs = [message.rev for message in rows[identity]]
         if len(set(revs)) != len(revs):
             broken("a rev is used twice", conversation=identity)
@@ -101,7 +112,9 @@ def check_stored(history: History) -> list[Violation]:
     for at, user, _, ack in _acks(history):
         row = rows.get(ack["id"])
         if row is None:
-            found.append(Violation("stored", at, "an acked message is not stored", {"ack": ack, "user": user}))
+            found.append(
+                Violation("stored", at, "an acked message is not stored", {"ack": ack, "user": user})
+            )
         elif (row.conversation, row.seq, row.client_id, row.sender) != (
             ack["conversation"], ack["seq"], ack["client_id"], user,
         ):  # fmt: skip
@@ -110,12 +123,16 @@ def check_stored(history: History) -> list[Violation]:
     for message in history.database.messages:
         send = sent.get((message.sender or "", message.client_id))
         if send is None:
-            found.append(Violation("stored", 0.0, "a message is stored that nobody sent", {"id": message.id}))
+            found.append(Violation("stored", NO_MOMENT, "a message is stored that nobody sent", {"id": message.id}))
         elif send.body != message.body:
-            found.append(Violation("stored", send.at, "a message is stored with another body", {"id": message.id}))
+            found.append(
+                Violation("stored", send.at, "a message is stored with another body", {"id": message.id})
+            )
         elif send.outcome not in ("acked", "pending"):
             found.append(
-                Violation("stored", send.at, "a refused message is stored", {"id": message.id, "code": send.outcome})
+                Violation(
+                    "stored", send.at, "a refused message is stored", {"id": message.id, "code": send.outcome}
+                )
             )
     return found
 
@@ -242,7 +259,9 @@ def check_streams(history: History) -> list[Violation]:
 class _Stream:
     """One socket's stream."""
 
-    def __init__(self, connection: Connection, database: Database, committed: Mapping[str, _Committed]) -> None:
+    def __init__(
+        self, connection: Connection, database: Database, committed: Mapping[str, _Committed]
+    ) -> None:
         self.connection = connection
         self.database = database
         self.committed = committed
@@ -303,7 +322,9 @@ class _Stream:
             visible = {row.rev for seq, row in committed.rows.items() if seq > hidden}
             left_out = [rev for rev in left_out if rev in visible]
         if left_out:
-            self.broken(at, "revs were left out", conversation=conversation, after=position, revs=left_out[:20])
+            self.broken(
+                at, "revs were left out", conversation=conversation, after=position, revs=left_out[:20]
+            )
 
     def hidden_to(self, conversation: str) -> int:
         stored = self.database.conversations.get(conversation)
@@ -328,7 +349,9 @@ class _Stream:
         elif rev == 0:
             # A direct conversation opens: no change of its own, but it stands before all of them.
             if self.positions.setdefault(identity, 0) > 0:
-                self.broken(at, "a conversation opened late", conversation=identity, after=self.positions[identity])
+                self.broken(
+                    at, "a conversation opened late", conversation=identity, after=self.positions[identity]
+                )
         elif identity not in self.positions and not self.synced and self.others == "state":
             self.positions[identity] = rev
         else:
@@ -393,7 +416,9 @@ def check_answers(history: History) -> list[Violation]:
     found = [Violation("answers", at, "a client gave up", {"why": why}) for at, why in history.failures]
     for send in history.sends:
         if send.outcome == "pending":
-            found.append(Violation("answers", send.at, "a send was never answered", {"client_id": send.client_id}))
+            found.append(
+                Violation("answers", send.at, "a send was never answered", {"client_id": send.client_id})
+            )
         elif send.outcome != "acked":
             details = {"client_id": send.client_id, "code": send.outcome}
             found.append(Violation("answers", send.at, "a send was refused", details))
@@ -441,12 +466,15 @@ def _check_state(
             broken("a conversation is missing", conversation=identity, head=stored.head_rev)
             continue
         if held.rev != stored.head_rev:
-            broken("a stream has not reached the head", conversation=identity, rev=held.rev, head=stored.head_rev)
-        present = rows[identity] if identity in rows else {}
+            broken(
+                "a stream has not reached the head", conversation=identity, rev=held.rev, head=stored.head_rev
+            )
+        present = rows.get(identity, {})
         wrong = [
             seq
             for seq, (rev, id_, body) in held.messages.items()
-            if seq not in present or (present[seq].rev, present[seq].id, present[seq].body) != (rev, id_, body)
+            if seq not in present
+            or (present[seq].rev, present[seq].id, present[seq].body) != (rev, id_, body)
         ]
         if wrong:
             broken("messages differ", conversation=identity, seqs=sorted(wrong)[:20])
@@ -471,15 +499,17 @@ def _check_marks(
         for username, member in stored.members.items():
             told = held.marks.get(username, (0, 0))
             if tuple(told) != (member.read, member.delivered):
-                details = {**where, "of": username, "told": list(told), "stored": [member.read, member.delivered]}
-                found.append(Violation("marks", at, "marks differ", details))
+                marks = {"of": username, "told": list(told), "stored": [member.read, member.delivered]}
+                found.append(Violation("marks", at, "marks differ", {**where, **marks}))
         read = stored.members[snapshot.user].read
-        unread = sum(1 for seq, row in rows.get(identity, {}).items() if seq > read and row.sender != snapshot.user)
+        unread = sum(
+            1 for seq, row in rows.get(identity, {}).items() if seq > read and row.sender != snapshot.user
+        )
         told_unread = {"listed": (snapshot.listed_unread or {}).get(identity)}
         if snapshot.complete:
             told_unread["counted"] = held.unread
         for how, count in told_unread.items():
             if count is not None and count != unread:
-                details = {**where, how: count, "stored": unread}
-                found.append(Violation("marks", at, "unread counts differ", details))
+                counts = {how: count, "stored": unread}
+                found.append(Violation("marks", at, "unread counts differ", {**where, **counts}))
     return found

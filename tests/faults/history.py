@@ -135,7 +135,7 @@ class Round:
     healed_at: float = 0.0
     ended_at: float = 0.0
     converged_after: float | None = None
-    """Seconds from when the last message was answered until every client had the database's state; None: never."""
+    """Seconds from when the harm was mended until every client had the database's state; None: never."""
     notes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -152,8 +152,8 @@ class History:
     """Clients that gave up, and why: when and what."""
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """The history as JSON lines, each with its `kind`."""
-        yield {"kind": "run", "seed": self.seed, "failures": self.failures}
+        """The history as JSON lines; `record` says what each is."""
+        yield {"record": "run", "seed": self.seed, "failures": self.failures}
         for name, items in (
             ("round", self.rounds),
             ("connection", self.connections),
@@ -162,7 +162,7 @@ class History:
             ("message", self.database.messages),
         ):
             for item in items:
-                yield {"kind": name, **asdict(item)}
+                yield {"record": name, **asdict(item)}
 
     def write(self, path: Path) -> None:
         """Keep it as gzipped JSON lines."""
@@ -177,7 +177,7 @@ def read(path: Path) -> History:
     with gzip.open(path, "rt") as file:
         for text in file:
             line = json.loads(text)
-            match line.pop("kind"):
+            match line.pop("record"):
                 case "run":
                     history.seed = line["seed"]
                     history.failures = [(at, what) for at, what in line["failures"]]

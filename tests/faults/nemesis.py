@@ -256,13 +256,36 @@ async def _freeze(world: World, link_of: Callable[[Server], Link]) -> dict[str, 
 
 @fault("lost-publishes")
 async def lost_publishes(world: World, workload: Workload) -> dict[str, Any]:
-    """Redis refuses every PUBLISH for a while; no subscriber hears that anything is missing."""
+    """What one server publishes goes astray for a while, the last of it too; nobody hears that anything is missing."""
+    link = world.random.choice(world.servers).redis
+    # Of the same length, so that Redis reads on; nobody has subscribed to these names.
+    astray = 0
+
+    def misdirect(data: bytes) -> bytes:
+        nonlocal astray
+        if b"PUBLISH" not in data:
+            return data
+        astray += data.count(b"__group__")
+        return data.replace(b"__group__", b"__astray_")
+
+    link.alter = misdirect
+    try:
+        await asyncio.sleep(world.random.uniform(1.0, 2.5))
+        await workload.stop()
+        await workload.settle(10.0)
+    finally:
+        link.alter = None
+    return {"lost": astray}
+
+
+@fault("refused-publishes")
+async def refused_publishes(world: World, workload: Workload) -> dict[str, Any]:
+    """Redis refuses every PUBLISH for a while."""
     await _redis(world, "ACL", "SETUSER", "default", "-publish")
     try:
         await asyncio.sleep(world.random.uniform(1.0, 2.5))
-        # What is written last is what no later event reveals.
         await workload.stop()
-        await asyncio.sleep(0.3)
+        await workload.settle(10.0)
     finally:
         await _redis(world, "ACL", "SETUSER", "default", "+publish")
     return {}
@@ -281,7 +304,9 @@ async def killed_subscribers(world: World, workload: Workload) -> dict[str, Any]
 @fault("frozen-reader")
 async def frozen_reader(world: World, workload: Workload) -> dict[str, Any]:
     """One client stops reading while it is flooded with megabytes; it is resynced when it goes on."""
-    reader = world.random.choice([device for device in world.devices if not device.asleep and device.complete])
+    reader = world.random.choice(
+        [device for device in world.devices if not device.asleep and device.complete]
+    )
     writer = world.random.choice(
         [device for device in world.devices if device.user != reader.user and not device.asleep]
     )
@@ -289,7 +314,9 @@ async def frozen_reader(world: World, workload: Workload) -> dict[str, Any]:
     reader.client.options.silence = 60.0
     for link in reader.links:
         link.freeze("back")
-    for _ in range(24):
+    began = world.now()
+    batches = 40
+    for _ in range(batches):
         sends = [workload.send(writer, reader.user, workload.body(4000)) for _ in range(50)]
         async with asyncio.timeout(20):
             while any(send.outcome == "pending" for send in sends):
@@ -299,7 +326,17 @@ async def frozen_reader(world: World, workload: Workload) -> dict[str, Any]:
         link.thaw()
     await asyncio.sleep(1.0)
     reader.client.options.silence = None
-    return {"MiB": 24 * 50 * 4000 / 2**20, "servers grew by MiB": [b - a for a, b in zip(before, after, strict=True)]}
+    resyncs = sum(
+        entry.at > began and entry.frame["type"] == "marks"
+        for connection in world.history.connections
+        if connection.client == reader.name and connection.closed_at is None
+        for entry in connection.entries
+    )
+    return {
+        "MB": batches * 50 * 4000 // 10**6,
+        "servers grew by MiB": [b - a for a, b in zip(before, after, strict=True)],
+        "resyncs": resyncs,
+    }
 
 
 @fault("flood")

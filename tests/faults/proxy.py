@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Literal
 
 Way = Literal["there", "back"]
@@ -23,6 +24,8 @@ class Link:
         """Seconds that each piece of data takes longer, both ways."""
         self.refusing = False
         """New connections are closed at once."""
+        self.alter: Callable[[bytes], bytes] | None = None
+        """Applied to each piece of data on the way there."""
         self._small_buffers = small_buffers
         self._frozen: set[Way] = set()
         self._pairs: set[_Pair] = set()
@@ -153,6 +156,8 @@ class _End(asyncio.Protocol):
         self.apply()
 
     def data_received(self, data: bytes) -> None:
+        if self.way == "there" and self.pair.link.alter is not None:
+            data = self.pair.link.alter(data)
         loop = asyncio.get_running_loop()
         now = loop.time()
         if self.pair.link.delay or self.due > now:

@@ -106,5 +106,7 @@ def write(folder: Path, history: History, violations: list[Violation], about: di
     """Keep verdict.json and history.jsonl.gz under `folder`; returns the verdict's path."""
     history.write(folder / "history.jsonl.gz")
     path = folder / "verdict.json"
-    path.write_text(json.dumps(verdict(history, violations, about), indent=1, ensure_ascii=False, default=str))
+    path.write_text(
+        json.dumps(verdict(history, violations, about), indent=1, ensure_ascii=False, default=str)
+    )
     return path

@@ -98,7 +98,7 @@ async def _converge(world: World, record: Round) -> list[Violation]:
         behind = world.behind(await world.read_database(messages=False))
         waited = time.monotonic() - began
         if not behind:
-            record.converged_after = round(waited, 2)
+            record.converged_after = round(world.now() - record.healed_at, 2)
             break
         if waited > CONVERGE_PATIENCE:
             record.notes["behind"] = behind
@@ -110,6 +110,10 @@ async def _converge(world: World, record: Round) -> list[Violation]:
 
 
 def _line(record: Round) -> str:
-    settled = "did not settle" if record.converged_after is None else f"settled after {record.converged_after:.1f} s"
+    settled = (
+        "did not settle"
+        if record.converged_after is None
+        else f"settled after {record.converged_after:.1f} s"
+    )
     notes = ", ".join(f"{name} {value}" for name, value in record.notes.items())
     return f"{record.fault}: {settled}" + (f" ({notes})" if notes else "")

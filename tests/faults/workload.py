@@ -49,7 +49,10 @@ class Workload:
         deadline = asyncio.get_running_loop().time() + patience
         while True:
             waiting = [
-                send for device in self.world.awake() for send in device.sends.values() if send.outcome == "pending"
+                send
+                for device in self.world.awake()
+                for send in device.sends.values()
+                if send.outcome == "pending"
             ]
             if not waiting and not self._extra:
                 return True
@@ -100,7 +103,9 @@ class Workload:
             if how == "again":
                 self._submit(device, send)
             else:
-                self._run_extra(self._repeat_later(device, send) if how == "later" else self._repeat_by_http(device, send))
+                self._run_extra(
+                    self._repeat_later(device, send) if how == "later" else self._repeat_by_http(device, send)
+                )
         return send
 
     def _submit(self, device: Device, send: Send) -> asyncio.Future[Ack]:
@@ -159,7 +164,9 @@ class Workload:
         except ChatError:
             # Unreachable, or told to try again: the frame on the socket is still on its way.
             return
-        send.answers.append({name: message[name] for name in ("id", "conversation", "seq", "client_id", "created_at")})
+        send.answers.append(
+            {name: message[name] for name in ("id", "conversation", "seq", "client_id", "created_at")}
+        )
 
     # --- reading -----------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The processes of a run and the links between them: PostgreSQL, Redis, servers, and clients that are people's devices."""
+"""The processes of a run and the links between them: PostgreSQL, Redis, servers, and people's devices."""
 
 from __future__ import annotations
 
@@ -165,6 +165,8 @@ class World:
         self.deployment = Deployment(
             database_url=self.postgres.url, redis_url=self.redis.url, settings=SETTINGS
         )
+        # Closed before its servers' PostgreSQL.
+        self._stack.push_async_callback(asyncio.to_thread, self.deployment.close)
         await asyncio.to_thread(self.deployment.manage, "migrate", "--verbosity", "0")
         self.users = people.names(max(3, self.size.clients * 2 // 3))
         await asyncio.to_thread(
@@ -200,7 +202,9 @@ class World:
     async def _add_devices(self) -> None:
         for number in range(self.size.clients):
             user = self.users[number % len(self.users)]
-            device = await self.add_device(f"{user}/{number // len(self.users)}", user, complete=number % 5 != 4)
+            device = await self.add_device(
+                f"{user}/{number // len(self.users)}", user, complete=number % 5 != 4
+            )
             self.devices.append(device)
             device.wake()
         await asyncio.gather(*(device.client.wait_live() for device in self.devices))

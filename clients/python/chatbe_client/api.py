@@ -76,7 +76,7 @@ class Api:
     async def _sign_in(self) -> dict[str, Any]:
         fields = {"username": self._username, "password": self._password, "device": self._device}
         try:
-            answer = await self._request("POST", "/v1/auth/login", json=fields)
+            answer: dict[str, Any] = await self._request("POST", "/v1/auth/login", json=fields)
         except Refused as error:
             if error.status in (400, 401, 403):
                 raise SignedOut(error.detail) from error

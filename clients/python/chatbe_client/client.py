@@ -32,6 +32,8 @@ TRY_AGAIN = frozenset({"unavailable", "rate_limited"})
 """Codes of refusals that pass."""
 PASSING_STATUSES = frozenset({401, 404, 408, 429, 500, 502, 503, 504})
 """HTTP answers on the way to a socket that may be better next time: a proxy's, or of a server that is going."""
+RETRIED_AT_ONCE = 20
+"""So many refused frames are sent again at a time."""
 NO_CLOSE_FRAME = 1006
 OTP_LIFETIME = 60.0
 MAX_FRAME = 1024 * 1024
@@ -328,11 +330,15 @@ class Client:
         self._retry = None
         if not self.live.is_set():
             return
-        for pending in self._pending.values():
-            if pending.refused:
-                pending.refused = False
-                self._write(pending.frame)
-        self._write_unconfirmed_marks()
+        refused = [pending for pending in self._pending.values() if pending.refused]
+        for pending in refused[:RETRIED_AT_ONCE]:
+            pending.refused = False
+            self._write(pending.frame)
+        if len(refused) > RETRIED_AT_ONCE:
+            # The rest a little later, or it would be refused again.
+            self._try_again_after(None)
+        else:
+            self._write_unconfirmed_marks()
 
     # --- the socket --------------------------------------------------------------------------------
 

@@ -145,7 +145,7 @@ class ChatState:
         return message, self.keep(message)
 
     def on_ack(self, ack: Ack, sent: Frame | None) -> None:
-        """An ack. With `duplicate: false` it stands for the event of its rev; `sent` is the `send` frame, if it was one."""
+        """An ack; with `duplicate: false` it stands for its rev's event. `sent` is the frame, if it was a `send`."""
         if ack.duplicate:
             return
         conversation = self.conversation(ack.conversation)
