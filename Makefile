@@ -24,6 +24,10 @@ run: venv-run ## Run chatbe on http://127.0.0.1:8000, with a demo on the first r
 test: venv-test ## Run all tests, embedded and on PostgreSQL + Redis (ARGS="-k word" is passed to pytest)
 	@exec $(BIN)/python -m tests.support.run $(ARGS)
 
+.PHONY: faults
+faults: venv-test ## Kill, pause and cut off real servers while clients chat, and judge it (ARGS="--minutes 30 --seed 7")
+	@exec $(BIN)/python -m tests.faults $(ARGS)
+
 .PHONY: lint
 lint: venv-lint ## Check style, types, the arrows between packages, migrations and documents
 	$(BIN)/ruff check .

@@ -352,7 +352,7 @@ async def flood(world: World, workload: Workload) -> dict[str, Any]:
             device.wake()
         async with asyncio.timeout(20):
             await asyncio.gather(*(device.client.wait_live() for device in (flooder, writer, reader)))
-        floods = [workload.send(flooder, reader.user, workload.body(60)) for _ in range(1500)]
+        floods = [workload.send(flooder, reader.user, workload.body(60)) for _ in range(900)]
         waits = []
         for _ in range(40):
             send = workload.send(writer, reader.user, workload.body(60))
