@@ -35,8 +35,8 @@ ONLY_FROM_HERE = (
 @cache
 def openapi() -> dict[str, Any]:
     """The OpenAPI 3 document of all that is below /v1; the same for everyone."""
-    generator = SchemaGenerator()  # type: ignore[no-untyped-call]  # no types in drf-spectacular
-    document: dict[str, Any] = generator.get_schema(request=None, public=True)  # type: ignore[no-untyped-call]  # same
+    generator = SchemaGenerator()
+    document: dict[str, Any] = generator.get_schema(request=None, public=True)
     return document
 
 
@@ -73,7 +73,7 @@ class SwaggerView(SpectacularSwaggerSplitView):
     @extend_schema(exclude=True)
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """The page, or (`?script=`) the script that starts it."""
-        response: Response = super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]  # same
+        response: Response = super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
         response["Content-Security-Policy"] = ONLY_FROM_HERE
         return response
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 import redis
 from django.conf import settings
 from django.db import connection
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 
+from chatbe.core.metrics import exposition
 from chatbe.hub import node
 
 logger = logging.getLogger("chatbe.health")
@@ -34,6 +35,13 @@ def readyz(_request: HttpRequest) -> JsonResponse:
     if not ready:
         response["Retry-After"] = "2"
     return response
+
+
+def metrics(_request: HttpRequest) -> HttpResponse:
+    """Prometheus' text format; without a node (no socket yet) only the process's own figures."""
+    running = node.current()
+    body = exposition(running.id, running.metrics) if running is not None else exposition("", ())
+    return HttpResponse(body, content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _answer(name: str, check: Callable[[], None]) -> str:

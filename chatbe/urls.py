@@ -8,6 +8,7 @@ from chatbe import documents, health
 urlpatterns = [
     path("healthz", health.healthz),
     path("readyz", health.readyz),
+    path("metrics", health.metrics),
     path("v1/schema", documents.schema, name="schema"),
     path("v1/docs", documents.swagger, name="docs"),
     path("v1/asyncapi", documents.asyncapi, name="asyncapi"),

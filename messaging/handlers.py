@@ -55,6 +55,7 @@ class MessagingPart:
         self.node = node
         self.writer = Writer(writer.backend(), policy=settings.CHATBE_MESSAGE_POLICY)
         node.answer("store_message", self.store_message)
+        node.metrics.append(self.writer.samples)
 
     async def stop(self) -> None:
         """Finish what was taken."""

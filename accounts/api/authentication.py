@@ -42,7 +42,7 @@ class BearerAuthentication(BaseAuthentication):
         return 'Bearer realm="chatbe"'
 
 
-class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # its registration is not annotated
+class BearerScheme(OpenApiAuthenticationExtension):
     """For OpenAPI."""
 
     target_class = BearerAuthentication

@@ -112,6 +112,7 @@ class Hub:
         self.users: dict[str, LocalUser] = {}
         self.topics: dict[str, Topic] = {}
         self.sockets: dict[str, SocketConsumer] = {}
+        self.gaps_read = 0
         self._heard: set[tuple[str, str]] = set()
         self._heard_before: set[tuple[str, str]] = set()
         self._apply = {
@@ -352,6 +353,7 @@ class Hub:
                 topic.waiting = None
 
     def _fill(self, topic: Topic, gap: Gap) -> None:
+        self.gaps_read += 1
         waiting = topic.waiting if topic.waiting is not None else {}
         for change in gap.changes:
             if change.rev > topic.position:

@@ -9,7 +9,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import psycopg
@@ -20,6 +20,7 @@ from django.db import InterfaceError, OperationalError, connections
 
 from chatbe.core import clock
 from chatbe.core.errors import Unavailable
+from chatbe.core.metrics import Sample, Source
 from chatbe.hub import registry
 from chatbe.hub.hub import Hub
 from chatbe.hub.layer import PipelinedRedisChannelLayer
@@ -95,6 +96,8 @@ class Node:
         self.rate_limits: bool = settings.CHATBE_RATE_LIMITS
         self.max_unanswered: int = settings.CHATBE_MAX_UNANSWERED
         self._answers: dict[str, Callable[..., None]] = {}
+        self.metrics: list[Source] = [self._samples]
+        """Who is asked for `/metrics`; parts add theirs."""
 
     # --- life --------------------------------------------------------------------------------------
 
@@ -242,6 +245,22 @@ class Node:
             if user in self.hub.users:
                 # Back while Redis was told; what was published between is found by the new socket's sync.
                 await self.join([f"user.{user}"])
+
+    def _samples(self) -> Iterator[Sample]:
+        """What the hub and the layer say of themselves; from any thread."""
+        hub = self.hub
+        yield Sample("gauge", "sockets", "Open sockets.", len(hub.sockets))
+        yield Sample("gauge", "users", "Users with sockets here.", len(hub.users))
+        yield Sample("gauge", "conversations_followed", "Conversations of those users.", len(hub.topics))
+        yield Sample("gauge", "sockets_lagging", "Sockets whose reader is too slow now.", len(self.lagging))
+        yield Sample(
+            "counter", "gaps_read", "Gaps of a stream that were read from the database.", hub.gaps_read
+        )
+        if self.layer is not None:
+            yield Sample(
+                "gauge", "bus_available", "Whether every Redis host is connected.", self.layer.available
+            )
+            yield Sample("counter", "bus_lost", "Publishes that Redis did not get.", self.layer.lost)
 
     # --- watching ----------------------------------------------------------------------------------
 

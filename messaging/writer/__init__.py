@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 
 from django.conf import settings
@@ -19,6 +19,7 @@ from django.db import connection
 
 from chatbe.core import clock
 from chatbe.core.errors import Unavailable
+from chatbe.core.metrics import Sample
 from messaging.writer.base import (
     Backend,
     BatchConflicts,
@@ -138,6 +139,7 @@ class Writer:
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._in_flight = False
         self._away_until = 0.0
+        self.stored = self.batches = self.in_doubt = 0
         self._deadline: float = settings.CHATBE_SEND_DEADLINE
         self._watch: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
@@ -170,6 +172,15 @@ class Writer:
                 self._watch = self._loop.call_later(WATCH_PERIOD, self._expire)
             # The rest of this turn of the loop still gets into the batch.
             self._loop.call_soon(self._next)
+
+    def samples(self) -> Iterator[Sample]:
+        """What `/metrics` says of the writer."""
+        yield Sample("counter", "messages_stored", "Messages that this process committed.", self.stored)
+        yield Sample("counter", "batches_stored", "Transactions that they took.", self.batches)
+        yield Sample(
+            "counter", "messages_in_doubt", "Messages whose commit is unknown or failed.", self.in_doubt
+        )
+        yield Sample("gauge", "messages_waiting", "Messages that wait for their commit.", len(self._entries))
 
     async def stop(self) -> None:
         """Finish what was taken, then let go of the database."""
@@ -232,6 +243,7 @@ class Writer:
 
     def _finish(self, batch: list[_Entry], verdicts: Sequence[Verdict | None]) -> None:
         now = time.monotonic()
+        self.batches += 1
         again: list[_Entry] = []
         if verdicts and all(verdict is None for verdict in verdicts):
             self._away_until = now + AWAY_PAUSE
@@ -242,6 +254,10 @@ class Writer:
                 again.append(entry)
                 continue
             del self._entries[entry.item.sender, entry.item.client_id]
+            if verdict is None:
+                self.in_doubt += 1
+            elif verdict.code == "ok":
+                self.stored += 1
             self._tell(entry, None if locked else verdict)
         if again:
             # In front, so that nothing of the same sender overtakes them.

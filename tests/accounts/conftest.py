@@ -31,10 +31,10 @@ def hashed_password() -> str:
 
 @functools.cache
 def documented() -> dict[str, Any]:
-    generator = SchemaGenerator(  # type: ignore[no-untyped-call]  # not annotated
+    generator = SchemaGenerator(
         patterns=[path("v1/", include("accounts.api.urls"))]
     )
-    schema: dict[str, Any] = generator.get_schema(  # type: ignore[no-untyped-call]  # not annotated
+    schema: dict[str, Any] = generator.get_schema(
         request=None, public=True
     )
     return schema
