@@ -123,7 +123,9 @@ def check_stored(history: History) -> list[Violation]:
     for message in history.database.messages:
         send = sent.get((message.sender or "", message.client_id))
         if send is None:
-            found.append(Violation("stored", NO_MOMENT, "a message is stored that nobody sent", {"id": message.id}))
+            found.append(
+                Violation("stored", NO_MOMENT, "a message is stored that nobody sent", {"id": message.id})
+            )
         elif send.body != message.body:
             found.append(
                 Violation("stored", send.at, "a message is stored with another body", {"id": message.id})

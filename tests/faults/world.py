@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from chatbe_client import ChatError, Client, Options
+from chatbe_client import ChatError, Client, Options, Tokens
 
 from tests.faults import people
 from tests.faults.history import (
@@ -39,6 +39,8 @@ HEARTBEAT = 2.0
 LEASE = 4.0
 SETTINGS = {
     "CHATBE_RATE_LIMITS": "off",
+    # Short, so that tokens are refreshed amid the faults.
+    "CHATBE_ACCESS_LIFETIME": "120",
     "CHATBE_HEARTBEAT_INTERVAL": str(HEARTBEAT),
     "CHATBE_PRESENCE_LEASE": str(LEASE),
     "CHATBE_PRESENCE_GRACE": "1",
@@ -169,13 +171,15 @@ class World:
         self._stack.push_async_callback(asyncio.to_thread, self.deployment.close)
         await asyncio.to_thread(self.deployment.manage, "migrate", "--verbosity", "0")
         self.users = people.names(max(3, self.size.clients * 2 // 3))
-        await asyncio.to_thread(
+        made = await asyncio.to_thread(
             subprocess.run,
-            [sys.executable, "-m", "tests.faults.people", str(len(self.users))],
+            [sys.executable, "-m", "tests.faults.people", str(len(self.users)), str(self.size.clients)],
             check=True,
             cwd=ROOT,
             env=self.deployment.environment,
+            stdout=subprocess.PIPE,
         )
+        self._sessions = [Tokens(**tokens) for tokens in json.loads(made.stdout)]
         servers = await asyncio.gather(*(self.add_server() for _ in range(self.size.servers)))
         self.servers.extend(servers)
         await self._add_devices()
@@ -203,14 +207,23 @@ class World:
         for number in range(self.size.clients):
             user = self.users[number % len(self.users)]
             device = await self.add_device(
-                f"{user}/{number // len(self.users)}", user, complete=number % 5 != 4
+                f"{user}/{number // len(self.users)}",
+                user,
+                complete=number % 5 != 4,
+                tokens=self._sessions[number],
             )
             self.devices.append(device)
             device.wake()
         await asyncio.gather(*(device.client.wait_live() for device in self.devices))
 
     async def add_device(
-        self, name: str, user: str, *, complete: bool = True, servers: Iterable[Server] | None = None
+        self,
+        name: str,
+        user: str,
+        *,
+        complete: bool = True,
+        servers: Iterable[Server] | None = None,
+        tokens: Tokens | None = None,
     ) -> Device:
         """A client of `user`, not started; it begins with any of the servers."""
         links = []
@@ -224,6 +237,7 @@ class World:
             urls,
             user,
             people.PASSWORD,
+            tokens=tokens,
             options=Options(
                 others="all" if complete else "state",
                 http_timeout=4.0,

@@ -1,5 +1,6 @@
 """An async client for chatbe: it knows the wire, and nothing of the server's code."""
 
+from chatbe_client.api import Tokens
 from chatbe_client.client import Client, Options
 from chatbe_client.errors import ChatError, Closed, Refused, SignedOut, Unreachable
 from chatbe_client.events import (
@@ -47,6 +48,7 @@ __all__ = [
     "SignedOut",
     "StartedAfresh",
     "Synced",
+    "Tokens",
     "TypingChanged",
     "Unreachable",
 ]

@@ -7,6 +7,7 @@ import base64
 import json as jsonlib
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,11 +19,27 @@ _SPARE_SECONDS = 10.0
 """A token or one-time password with less life left than this is not used any more."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A session that was begun before, as `login` and `token` answer it; what an application keeps between runs."""
+
+    access_token: str
+    access_token_expires_at: str
+    refresh_token: str
+
+
 class Api:
     """HTTP calls of one account, on whichever of `urls` answers."""
 
     def __init__(
-        self, urls: Sequence[str], username: str, password: str, *, device: str, timeout: float
+        self,
+        urls: Sequence[str],
+        username: str,
+        password: str,
+        *,
+        device: str,
+        timeout: float,
+        tokens: Tokens | None = None,
     ) -> None:
         self.urls = [url.rstrip("/") for url in urls]
         self._username = username
@@ -31,12 +48,15 @@ class Api:
         self._http = httpx.AsyncClient(timeout=timeout, trust_env=False, follow_redirects=False)
         self._at = 0
         self._access = ""
+        self._access_expires_at = ""
         self._access_until = 0.0
         self._refresh = ""
         self._otp = ""
         self._otp_until = 0.0
         # A refresh token used twice ends its session, so there is never more than one use under way.
         self._signing = asyncio.Lock()
+        if tokens is not None:
+            self._keep_tokens(tokens)
 
     @property
     def url(self) -> str:
@@ -81,7 +101,7 @@ class Api:
             if error.status in (400, 401, 403):
                 raise SignedOut(error.detail) from error
             raise
-        self._keep_tokens(answer)
+        self._keep_tokens(_tokens(answer))
         self.keep_ticket(answer["otp"], _seconds_until(answer["otp_expires_at"], answer["access_token"]))
         return answer
 
@@ -118,9 +138,8 @@ class Api:
             if self._refresh:
                 refresh, self._refresh = self._refresh, ""
                 try:
-                    self._keep_tokens(
-                        await self._request("POST", "/v1/auth/token", json={"refresh_token": refresh})
-                    )
+                    answer = await self._request("POST", "/v1/auth/token", json={"refresh_token": refresh})
+                    self._keep_tokens(_tokens(answer))
                 except Refused as error:
                     if error.status != 401:
                         self._refresh = refresh
@@ -137,12 +156,19 @@ class Api:
             await self._sign_in()
             return self._access
 
-    def _keep_tokens(self, answer: dict[str, Any]) -> None:
-        self._access = answer["access_token"]
-        self._refresh = answer["refresh_token"]
-        self._access_until = time.monotonic() + _seconds_until(
-            answer["access_token_expires_at"], self._access
-        )
+    @property
+    def tokens(self) -> Tokens | None:
+        """The session's present tokens, to be kept for the next run; None before there is one."""
+        if not self._refresh:
+            return None
+        return Tokens(self._access, self._access_expires_at, self._refresh)
+
+    def _keep_tokens(self, tokens: Tokens) -> None:
+        self._access = tokens.access_token
+        self._access_expires_at = tokens.access_token_expires_at
+        self._refresh = tokens.refresh_token
+        lifetime = _seconds_until(self._access_expires_at, self._access)
+        self._access_until = time.monotonic() + lifetime
 
     async def _request(
         self,
@@ -165,6 +191,10 @@ class Api:
         if answer.status_code < 300:
             return answer.json() if answer.content else None
         raise _refusal(answer)
+
+
+def _tokens(answer: dict[str, Any]) -> Tokens:
+    return Tokens(**{name: answer[name] for name in Tokens.__slots__})
 
 
 def _refusal(answer: httpx.Response) -> Refused:

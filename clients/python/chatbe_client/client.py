@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from chatbe_client import events
-from chatbe_client.api import Api
+from chatbe_client.api import Api, Tokens
 from chatbe_client.backoff import Backoff
 from chatbe_client.errors import ChatError, Closed, Refused, SignedOut, Unreachable
 from chatbe_client.recorder import NoRecorder, Recorder
@@ -86,9 +86,11 @@ class Client:
         username: str,
         password: str,
         *,
+        tokens: Tokens | None = None,
         options: Options | None = None,
         recorder: Recorder | None = None,
     ) -> None:
+        """`tokens` are those of an earlier session, to go on with; the password then serves when it has ended."""
         self.username = username.lower()
         self.options = options or Options()
         self.state = ChatState(self.username)
@@ -98,6 +100,7 @@ class Client:
             password,
             device=self.options.device,
             timeout=self.options.http_timeout,
+            tokens=tokens,
         )
         self.connections = 0
         """How many sockets were opened so far; the number of the present one."""
