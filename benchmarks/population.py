@@ -104,7 +104,7 @@ def chatbe_messages(*, conversations: Sequence[str], each: int) -> Answer:
         "conversation_id": "c.id",
         "seq": "c.last_seq + n",
         "rev": "c.head_rev + n",
-        "sender_id": "m.users[1 + n % 2]",
+        "sender_id": "m.users[1 + mod(n, 2)]",
         "client_id": "gen_random_uuid()",
         "kind": "'text'",
         "body": "repeat(md5(c.id::text || n), 3) || ' ' || n",
@@ -140,6 +140,17 @@ def chatbe_messages(*, conversations: Sequence[str], each: int) -> Answer:
     return {"stored": each * len(conversations)}
 
 
+def chatbe_mass(*, start: int, stop: int, each: int) -> Answer:
+    """The pairs `ga<n>`, `gb<n>` with `start` ≤ n < `stop`, each with a conversation of `each` messages."""
+    pairs = [(f"ga{number}", f"gb{number}") for number in range(start, stop)]
+    chatbe_people(friendships=pairs)
+    conversations = chatbe_conversations(pairs=pairs)["conversations"]
+    at_once = max(200_000 // each, 1)
+    for first in range(0, len(conversations), at_once):
+        chatbe_messages(conversations=conversations[first : first + at_once], each=each)
+    return {"stored": len(conversations) * each}
+
+
 def chatbe_access_token(*, user: str) -> Answer:
     """An access token of a user's session."""
     from accounts import tokens
@@ -155,7 +166,7 @@ def chatbe_access_token(*, user: str) -> Answer:
 
 
 def tutorial_people(*, friendships: Sequence[tuple[str, str]], others: Sequence[str] = ()) -> Answer:
-    """The same for the tutorial server; a user's token is their name."""
+    """The same for the tutorial server."""
     from django.contrib.auth.models import User
 
     from benchmarks.baseline.tutorial.chat.models import Contact, Profile
@@ -163,7 +174,7 @@ def tutorial_people(*, friendships: Sequence[tuple[str, str]], others: Sequence[
     names = {name for friendship in friendships for name in friendship} | set(others)
     names -= set(User.objects.filter(username__in=names).values_list("username", flat=True))
     users = User.objects.bulk_create([User(username=name, password="!") for name in sorted(names)], CHUNK)
-    Profile.objects.bulk_create((Profile(user=user, token=user.username) for user in users), CHUNK)
+    Profile.objects.bulk_create((Profile(user=user) for user in users), CHUNK)
     keys = dict(User.objects.values_list("username", "id"))
     Contact.objects.bulk_create(
         (
@@ -178,8 +189,15 @@ def tutorial_people(*, friendships: Sequence[tuple[str, str]], others: Sequence[
 
 
 def tutorial_tickets(*, users: Sequence[str]) -> Answer:
-    """The tokens of these users."""
-    return {"tickets": list(users)}
+    """A ticket for one socket of each named user, in order."""
+    from benchmarks.baseline.tutorial.chat.models import Profile, Ticket
+
+    profiles = dict(Profile.objects.filter(user__username__in=set(users)).values_list("user__username", "id"))
+    tickets = [secrets.token_urlsafe(24) for _ in users]
+    Ticket.objects.bulk_create(
+        (Ticket(profile_id=profiles[user], value=ticket) for user, ticket in zip(users, tickets, strict=True)), CHUNK
+    )
+    return {"tickets": tickets}
 
 
 def main(arguments: Iterable[str]) -> None:

@@ -18,6 +18,8 @@ import psycopg
 from benchmarks import machine
 from tests.support.servers import PostgresServer, RedisServer, database_create, database_drop, database_url, free_port
 
+CHATBE_EVENT_BYTES = 470
+"""About so long is chatbe's event of a message with a body of 100 bytes."""
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
@@ -154,6 +156,12 @@ class Target:
         )
         return answer
 
+    def settle(self) -> None:
+        """Leave nothing to be done later: statistics, dead rows, dirty pages."""
+        with psycopg.connect(self.database, autocommit=True) as connection:
+            connection.execute("VACUUM (ANALYZE)")
+            connection.execute("CHECKPOINT")
+
     def people(self, friendships: Sequence[tuple[str, str]], others: Sequence[str] = ()) -> None:
         """Make users who are mutual contacts, and others who know nobody."""
         self.populate("people", friendships=friendships, others=others)
@@ -232,8 +240,8 @@ class TutorialDialect(Dialect):
     client_id = b'"client_id": "'
 
     def url(self, port: int, user: str, ticket: str) -> str:
-        """With a token."""
-        return f"ws://127.0.0.1:{port}/ws/?token={ticket}"
+        """With a ticket."""
+        return f"ws://127.0.0.1:{port}/ws/?ticket={ticket}"
 
     def send(self, peer: str, client_id: bytes, body: bytes) -> bytes:
         """To a name."""
@@ -352,4 +360,42 @@ class Tutorial(Target):
         self.run("-m", "django", "migrate", "--run-syncdb", "--verbosity=0")
 
 
-TARGETS: tuple[type[Target], ...] = (ChatbeServe, ChatbeUvicorn, Sketch, SketchUvicorn, Tutorial)
+class BareDialect(Dialect):
+    """A text is an event; the crowd is at a path of its own."""
+
+    def url(self, port: int, user: str, ticket: str) -> str:
+        """By who it is."""
+        return f"ws://127.0.0.1:{port}/{'crowd' if 'crowd' in user else 'sender'}"
+
+    def send(self, peer: str, client_id: bytes, body: bytes) -> bytes:
+        """What the crowd gets, as long as chatbe's event of the same message."""
+        frame = b'{"type":"message","client_id":"%b","body":"%b","rest":"' % (client_id, body)
+        return frame.ljust(CHATBE_EVENT_BYTES - 2, b"x") + b'"}'
+
+
+class Bare(Target):
+    """No chat: a loop of ASGI `send` on stock Daphne with uvloop."""
+
+    name = "bare"
+    family = ""
+    dialect = BareDialect()
+
+    def command(self) -> list[str]:
+        """One process, without access log."""
+        return [
+            sys.executable, "-m", "benchmarks.baseline.daphne_on_uvloop", "-b", "127.0.0.1", "-p", str(self.port),
+            "--access-log", "/dev/null", "benchmarks.baseline.bare:application",
+        ]  # fmt: skip
+
+    def reset(self) -> None:
+        """It has no database."""
+
+    def people(self, friendships: Sequence[tuple[str, str]], others: Sequence[str] = ()) -> None:
+        """It knows no users."""
+
+    def urls(self, users: Sequence[str]) -> list[str]:
+        """It has no tickets."""
+        return [self.dialect.url(self.port, user, "") for user in users]
+
+
+TARGETS: tuple[type[Target], ...] = (ChatbeServe, ChatbeUvicorn, Sketch, SketchUvicorn, Tutorial, Bare)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.load import Client, Tally, close_all, open_clients, until
@@ -16,24 +17,25 @@ BODY = b"x" * 100
 WARM_UP = 2.0
 
 
-def names(count: int = PAIRS) -> list[tuple[str, str]]:
-    """Who writes to whom. At least three letters; the sketch's conversations are made for the same names."""
-    return [(f"aa{number}", f"bb{number}") for number in range(count)]
+Pairs = Sequence[tuple[str, str]]
 
 
-def prepare(target: Target, *, pairs: int = PAIRS) -> None:
-    """Make the people."""
-    target.people(names(pairs))
+def names() -> Pairs:
+    """Who writes to whom; the sketch's conversations are made for the same names."""
+    return [(f"aa{number}", f"bb{number}") for number in range(PAIRS)]
 
 
-async def drive(
-    target: Target, *, seconds: float, rate: float = 0.0, pairs: int = PAIRS, window: int = WINDOW
-) -> dict[str, Any]:
-    """Keep `window` messages in flight per pair, or send `rate` per second in all.
+def prepare(target: Target) -> None:
+    """Make the people: mutual contacts, who have never written to each other."""
+    target.people(names())
+
+
+async def drive(target: Target, *, seconds: float, rate: float = 0.0, who: Pairs | None = None) -> dict[str, Any]:
+    """Keep `WINDOW` messages in flight per pair, or send `rate` per second in all.
 
     Every message must be delivered once and acked once, else this raises.
     """
-    who = names(pairs)
+    who = who or names()
     tally = Tally()
     receivers = await open_clients(target.urls([other for _, other in who]), lambda: Client(target.dialect, tally))
     senders = await open_clients(target.urls([one for one, _ in who]), lambda: Client(target.dialect, tally))
@@ -45,7 +47,7 @@ async def drive(
         start = time.perf_counter()
         number = 0
         while not stopping:
-            senders[number % pairs].send_message(BODY)
+            senders[number % len(senders)].send_message(BODY)
             number += 1
             await asyncio.sleep(max(0.0, start + number / rate - time.perf_counter()))
 
@@ -60,7 +62,7 @@ async def drive(
                     sender.send_message(BODY)
 
             sender.on_ack = again
-            for _ in range(window):
+            for _ in range(WINDOW):
                 sender.send_message(BODY)
     await asyncio.sleep(WARM_UP)
     tally.latencies.clear()

@@ -9,7 +9,7 @@ from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from django.utils import timezone
 
-from benchmarks.baseline.tutorial.chat.models import Contact, Message, Profile
+from benchmarks.baseline.tutorial.chat.models import Contact, Message, Profile, Ticket
 
 
 class ChatConsumer(AsyncJsonWebsocketConsumer):
@@ -19,8 +19,8 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
 
     async def connect(self) -> None:
         """Sign in, tell the contacts, list them and what was said last."""
-        token = parse_qs(self.scope["query_string"].decode())["token"][0]
-        profile = await self.profile_of(token)
+        ticket = parse_qs(self.scope["query_string"].decode())["ticket"][0]
+        profile = await self.profile_of(ticket)
         if profile is None:
             await self.close()
             return
@@ -80,9 +80,13 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         )
 
     @database_sync_to_async
-    def profile_of(self, token: str) -> Profile | None:
-        """The token's profile, with its user."""
-        return Profile.objects.select_related("user").filter(token=token).first()
+    def profile_of(self, value: str) -> Profile | None:
+        """Use up a ticket: its profile, with its user."""
+        ticket = Ticket.objects.select_related("profile__user").filter(value=value).first()
+        if ticket is None:
+            return None
+        ticket.delete()
+        return ticket.profile
 
     @database_sync_to_async
     def contacts(self) -> list[dict[str, Any]]:

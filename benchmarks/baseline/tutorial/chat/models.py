@@ -7,15 +7,24 @@ from django.db import models
 
 
 class Profile(models.Model):
-    """What the socket needs of a user: the token that opens it, and whether they are online."""
+    """What the socket needs of a user: whether they are online."""
 
     user = models.OneToOneField(User, on_delete=models.CASCADE)
-    token = models.CharField(max_length=64, unique=True)
     online = models.BooleanField(default=False)
     last_seen = models.DateTimeField(null=True)
 
     def __str__(self) -> str:
         return f"profile of {self.user_id}"
+
+
+class Ticket(models.Model):
+    """A one-time password that opens one socket."""
+
+    profile = models.ForeignKey(Profile, on_delete=models.CASCADE)
+    value = models.CharField(max_length=64, unique=True)
+
+    def __str__(self) -> str:
+        return f"ticket of {self.profile_id}"
 
 
 class Contact(models.Model):
