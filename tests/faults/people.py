@@ -60,4 +60,4 @@ def make(people_count: int, session_count: int) -> list[dict[str, str]]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(make(int(sys.argv[1]), int(sys.argv[2]))))
+    sys.stdout.write(json.dumps(make(int(sys.argv[1]), int(sys.argv[2]))))

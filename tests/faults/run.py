@@ -55,6 +55,7 @@ async def run(
                 violations += await _round(world, workload, FAULTS[name], number)
                 say(_line(world.history.rounds[-1]))
                 number += 1
+            violations += await _last_round(world, workload, number)
         finally:
             await workload.close()
         world.history.database = await world.read_database()
@@ -85,6 +86,20 @@ async def _round(world: World, workload: Workload, fault: Fault, number: int) ->
     await workload.stop()
     if not await workload.settle(SETTLE_PATIENCE):
         record.notes["unanswered"] = sum(len(device.sends) for device in world.awake())
+    found = await _converge(world, record)
+    record.ended_at = world.now()
+    return found
+
+
+async def _last_round(world: World, workload: Workload, number: int) -> list[Violation]:
+    """Everyone comes back, nobody writes: what is unanswered gets its answer."""
+    now = world.now()
+    record = Round("at the end", number, now, now, now)
+    world.history.rounds.append(record)
+    for device in world.devices:
+        if device.asleep:
+            device.wake()
+    await workload.settle(SETTLE_PATIENCE)
     found = await _converge(world, record)
     record.ended_at = world.now()
     return found

@@ -26,7 +26,9 @@ FAULTS = (
 @pytest.mark.faults
 @pytest.mark.cluster
 def test_nothing_is_lost_doubled_or_disordered_whatever_is_killed(tmp_path: Path) -> None:
-    result = asyncio.run(run(FAULTS, seed=SEED, folder=tmp_path, size=Size(clients=12, rate=4.0), say=print))
-    print(report.table(result.history, result.violations))
+    said: list[str] = []
+    size = Size(clients=12, rate=4.0)
+    result = asyncio.run(run(FAULTS, seed=SEED, folder=tmp_path, size=size, say=said.append))
     assert len(result.history.database.messages) > 100
-    assert not result.violations, f"{report.describe(result.violations)}\nevidence: {result.verdict}"
+    table = report.table(result.history, result.violations)
+    assert not result.violations, "\n".join([*said, table, report.describe(result.violations)])

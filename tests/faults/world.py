@@ -99,14 +99,16 @@ class Device:
         self.client = client
         self.complete = complete
         self.asleep = False
-        """Away on purpose."""
+        """Away on purpose, or for good."""
+        self.gave_up = False
         self.sends: dict[str, Send] = {}
         """Not settled yet, by client_id."""
 
     def wake(self) -> None:
         """Connect, in the background."""
-        self.asleep = False
-        self.client.start()
+        if not self.gave_up:
+            self.asleep = False
+            self.client.start()
 
     async def sleep(self) -> None:
         """Leave."""
@@ -270,7 +272,7 @@ class World:
             if not device.asleep and task is not None and task.done() and not task.cancelled():
                 error = task.exception()
                 self.history.failures.append((self.now(), f"{device.name}: {error!r}"))
-                device.asleep = True
+                device.asleep = device.gave_up = True
 
     async def read_database(self, *, messages: bool = True) -> Database:
         """The tables, read past all links."""
