@@ -17,11 +17,22 @@ from typing import Any
 import uvloop
 
 from benchmarks import machine, profiler, report
+from benchmarks.errors import TargetError
 from benchmarks.suite import QUICK, WORKLOADS, Sizes, Workload
-from benchmarks.targets import ROOT, TARGETS, Stage, Target, TargetError
+from benchmarks.targets import ROOT, TARGETS, Stage, Target
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("django", "channels", "channels-redis", "daphne", "uvicorn", "uvloop", "psycopg", "redis", "msgspec")
+PACKAGES = (
+    "django",
+    "channels",
+    "channels-redis",
+    "daphne",
+    "uvicorn",
+    "uvloop",
+    "psycopg",
+    "redis",
+    "msgspec",
+)
 
 
 def arguments() -> argparse.Namespace:
@@ -33,9 +44,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--servers", default="", metavar="SERVER,…", help=f"of {servers}")
     parser.add_argument("--seconds", type=float, help="of each measurement of messages (6)")
     parser.add_argument("--rounds", type=int, help="how often every server is asked (3)")
-    parser.add_argument("--quick", action="store_true", help="small and short: tells that it works, not what it costs")
-    parser.add_argument("--profile", action="store_true", help="show where the app's time goes (py-spy); the figures then include it")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the report (benchmarks/results)")
+    parser.add_argument(
+        "--quick", action="store_true", help="small and short: tells that it works, not what it costs"
+    )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="show where the app's time goes (py-spy); the figures then include it",
+    )
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, help="folder for the report (benchmarks/results)"
+    )
     return parser.parse_args()
 
 
@@ -63,7 +82,9 @@ def about(stage: Stage, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def run(workload: Workload, targets: list[Target], *, profile: bool) -> tuple[dict[str, list[Any]], list[str]]:
+def run(
+    workload: Workload, targets: list[Target], *, profile: bool
+) -> tuple[dict[str, list[Any]], list[str]]:
     """Every server, round after round, so that what disturbs one disturbs all; figures and failures."""
     rounds: dict[str, list[Any]] = {target.name: [] for target in targets}
     failures: list[str] = []
@@ -77,12 +98,9 @@ def run(workload: Workload, targets: list[Target], *, profile: bool) -> tuple[di
         for target in targets:
             print(f"{workload.name}, round {number + 1}, {target.name}: ", end="", flush=True)
             try:
+                target.profile = profile
                 target.start()
-                if profile:
-                    with profiler.profiled(target.pid, f"{workload.name} on {target.name}"):
-                        figures = uvloop.run(workload.measure(target))
-                else:
-                    figures = uvloop.run(workload.measure(target))
+                figures = uvloop.run(workload.measure(target))
             except (TargetError, OSError, TimeoutError) as error:
                 failures.append(f"{workload.name} on {target.name}: {error!r}")
                 print(f"failed: {error!r}\n{target.log_end()}", flush=True)
@@ -100,7 +118,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _end)
     chosen = [name for name in options.only.split(",") if name]
     servers = [name for name in options.servers.split(",") if name]
-    unknown = {*chosen} - {workload.name for workload in WORKLOADS} | {*servers} - {target.name for target in TARGETS}
+    unknown = {*chosen} - {workload.name for workload in WORKLOADS} | {*servers} - {
+        target.name for target in TARGETS
+    }
     if unknown:
         print(f"There is no {', '.join(sorted(unknown))}; see --help.", file=sys.stderr)
         return 2
@@ -115,7 +135,9 @@ def main() -> int:
         head = about(stage, options)
         for workload in workloads:
             targets = [
-                kind(stage) for kind in TARGETS if kind.name in workload.targets and (not servers or kind.name in servers)
+                kind(stage)
+                for kind in TARGETS
+                if kind.name in workload.targets and (not servers or kind.name in servers)
             ]
             if targets:
                 results[workload.name], failed = run(workload, targets, profile=options.profile)

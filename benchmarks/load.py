@@ -6,11 +6,13 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import TypeVar
 
-from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-from benchmarks.targets import Dialect, TargetError
+from benchmarks.errors import TargetError
+from benchmarks.targets import Dialect
 
 OPENING_AT_ONCE = 32
 PATIENCE = 60.0
@@ -89,7 +91,9 @@ class Client(WSListener):
             tally.errors.append(data)
         elif data.startswith(self.dialect.presence):
             tally.presence += 1
-        elif self.dialect.synced is not None and data.startswith(self.dialect.synced) and not self.live.done():
+        elif (
+            self.dialect.synced is not None and data.startswith(self.dialect.synced) and not self.live.done()
+        ):
             self.live.set_result(None)
 
     def send_message(self, body: bytes) -> None:
@@ -106,7 +110,7 @@ class Client(WSListener):
 
     def close(self) -> None:
         """Close in order."""
-        self.transport.send_close(1000)
+        self.transport.send_close(WSCloseCode.OK)
         self.transport.disconnect()
 
 
@@ -120,7 +124,11 @@ async def open_client(url: str, client: Client) -> Client:
 
 async def open_clients(urls: Sequence[str], make: Callable[[], Client]) -> list[Client]:
     """Connect many, a few at a time, in order."""
-    return await bounded([lambda url=url: open_client(url, make()) for url in urls], OPENING_AT_ONCE)  # type: ignore[misc] - the default binds the loop's variable
+
+    async def open_one(url: str) -> Client:
+        return await open_client(url, make())
+
+    return await bounded([partial(open_one, url) for url in urls], OPENING_AT_ONCE)
 
 
 async def bounded(jobs: Iterable[Callable[[], Awaitable[T]]], limit: int) -> list[T]:

@@ -36,7 +36,9 @@ def describe() -> dict[str, str | int | float]:
         platform.machine(),
     )
     memory = next(
-        int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal")
+        int(line.split()[1])
+        for line in Path("/proc/meminfo").read_text().splitlines()
+        if line.startswith("MemTotal")
     )
     return {
         "processor": model,

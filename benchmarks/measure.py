@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -50,23 +51,31 @@ def resident_kib(pid: int) -> int:
 
 
 class Meter:
-    """CPU seconds of named processes since a start."""
+    """CPU seconds of named processes, and of this one, between a start and an end."""
 
     def __init__(self, processes: Mapping[str, int]) -> None:
         self._processes = processes
+        self.seconds: dict[str, float] = {}
+        """What each of the processes has used; complete after `end`."""
+        self.elapsed = 0.0
+        self.own = 0.0
         self._start = self._read()
+        self._own_start = own_cpu_seconds()
+        self._clock_start = time.perf_counter()
+
+    def end(self) -> None:
+        """Read again; from here on the figures stand."""
+        self.elapsed = time.perf_counter() - self._clock_start
+        self.own = own_cpu_seconds() - self._own_start
+        self.seconds = {name: now - self._start[name] for name, now in self._read().items()}
+
+    def micros_per(self, count: int) -> dict[str, float]:
+        """CPU microseconds of each process per one of `count` things, and their `total`."""
+        micros = {name: seconds * 1e6 / max(count, 1) for name, seconds in self.seconds.items()}
+        return {name: round(value, 2) for name, value in {**micros, "total": sum(micros.values())}.items()}
 
     def _read(self) -> dict[str, float]:
         return {name: cpu_seconds(pid) for name, pid in self._processes.items()}
-
-    def seconds(self) -> dict[str, float]:
-        """CPU seconds of each since the start."""
-        return {name: now - self._start[name] for name, now in self._read().items()}
-
-    def micros_per(self, count: int) -> dict[str, float]:
-        """CPU microseconds of each per one of `count` things, and their `total`."""
-        micros = {name: seconds * 1e6 / max(count, 1) for name, seconds in self.seconds().items()}
-        return {name: round(value, 2) for name, value in {**micros, "total": sum(micros.values())}.items()}
 
 
 def own_cpu_seconds() -> float:
@@ -80,7 +89,10 @@ def percentiles(samples: Sequence[float]) -> dict[str, float]:
     ordered = sorted(samples)
     if not ordered:
         return {}
-    return {f"p{part}": round(ordered[min(len(ordered) * part // 100, len(ordered) - 1)] * 1e3, 3) for part in (50, 95, 99)}
+    return {
+        f"p{part}": round(ordered[min(len(ordered) * part // 100, len(ordered) - 1)] * 1e3, 3)
+        for part in (50, 95, 99)
+    }
 
 
 def median(values: Iterable[float]) -> float:

@@ -87,7 +87,8 @@ def chatbe_conversations(*, pairs: Sequence[tuple[str, str]]) -> Answer:
     ]
     Conversation.objects.bulk_create((conversation for conversation, _ in made), CHUNK)
     Membership.objects.bulk_create(
-        (Membership(conversation=conversation, user_id=user) for conversation, pair in made for user in pair), CHUNK
+        (Membership(conversation=conversation, user_id=user) for conversation, pair in made for user in pair),
+        CHUNK,
     )
     there.update({conversation.pair: conversation.id for conversation, _ in made})
     return {"conversations": [str(there[name]) for name in names]}
@@ -114,7 +115,7 @@ def chatbe_messages(*, conversations: Sequence[str], each: int) -> Answer:
     rest = {
         field.column: field.get_db_prep_save(field.get_default(), connection)
         for field in Message._meta.concrete_fields
-        if field.column not in given and not field.null and not field.generated
+        if field.column and field.column not in given and not field.null and not field.generated
     }
     insert = f"""
         INSERT INTO messaging_message ({", ".join([*given, *rest])})
@@ -195,7 +196,11 @@ def tutorial_tickets(*, users: Sequence[str]) -> Answer:
     profiles = dict(Profile.objects.filter(user__username__in=set(users)).values_list("user__username", "id"))
     tickets = [secrets.token_urlsafe(24) for _ in users]
     Ticket.objects.bulk_create(
-        (Ticket(profile_id=profiles[user], value=ticket) for user, ticket in zip(users, tickets, strict=True)), CHUNK
+        (
+            Ticket(profile_id=profiles[user], value=ticket)
+            for user, ticket in zip(users, tickets, strict=True)
+        ),
+        CHUNK,
     )
     return {"tickets": tickets}
 

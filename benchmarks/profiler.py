@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.targets import TargetError
+from benchmarks.errors import TargetError
 
 RATE = 250
 SHOWN = 40

@@ -74,26 +74,28 @@ def marks(results: Mapping[str, Rounds]) -> list[Mark]:
              at_least=True),
     ])  # fmt: skip
     judge("saturation", ["chatbe", "tutorial"], lambda rounds: [
-        Mark("CPU per durable delivered message", "× the tutorial server", ratio(rounds, TOTAL, "chatbe", "tutorial"), 1 / 8),
+        Mark("CPU per durable delivered message", "× the tutorial server",
+             ratio(rounds, TOTAL, "chatbe", "tutorial"), 1 / 8),
     ])  # fmt: skip
     judge("steady", ["chatbe", "sketch"], lambda rounds: [
         Mark("CPU per message at 300/s", "× the sketch", ratio(rounds, TOTAL, "chatbe", "sketch"), 0.5),
         Mark("p99 at 300/s", "× the sketch", ratio(rounds, "latency_ms.p99", "chatbe", "sketch"), 1.0),
     ])  # fmt: skip
+    rounds = results.get("fanout", {})
     for sockets in (300, 3000):
-        path = f"to_{sockets}.cpu_us_per_delivery.total"
-        rounds = results.get("fanout", {})
-        if all(f"to_{sockets}" in figures for server in ("chatbe", "bare") for figures in rounds.get(server, [{}])):
-            judge("fanout", ["chatbe", "bare"], lambda rounds, path=path, sockets=sockets: [  # type: ignore[misc] - the defaults bind the loop's variables
-                Mark(f"CPU per delivery to {sockets} sockets", "× bare ASGI send on Daphne",
-                     ratio(rounds, path, "chatbe", "bare"), 0.4),
-            ])  # fmt: skip
+        crowd = f"to_{sockets}"
+        if all(crowd in figures for server in ("chatbe", "bare") for figures in rounds.get(server) or [{}]):
+            value = ratio(rounds, f"{crowd}.cpu_us_per_delivery.total", "chatbe", "bare")
+            found.append(
+                Mark(f"CPU per delivery to {sockets} sockets", "× bare ASGI send on Daphne", value, 0.4)
+            )
     judge("visits", ["chatbe", "tutorial"], lambda rounds: [
         Mark("connect + disconnect with 20 online contacts", "× the tutorial server",
              ratio(rounds, "cpu_us_per_visit.total", "chatbe", "tutorial"), 1 / 8),
     ])  # fmt: skip
     judge("memory", ["chatbe", "sketch"], lambda rounds: [
-        Mark("memory per idle connection", "× the sketch", ratio(rounds, "kib_per_connection", "chatbe", "sketch"), 1.1),
+        Mark("memory per idle connection", "× the sketch",
+             ratio(rounds, "kib_per_connection", "chatbe", "sketch"), 1.1),
     ])  # fmt: skip
     judge("resync", ["chatbe"], lambda rounds: [
         Mark("resync, CPU per message", "µs", at(merged(rounds["chatbe"]), TOTAL), 20.0),
@@ -144,12 +146,15 @@ def markdown(about: Mapping[str, Any], titles: Mapping[str, str], results: Mappi
         lines += ["", f"## {workload}: {titles[workload]}", ""]
         lines += ["| | " + " | ".join(servers) + " |", "|---|" + "---|" * len(servers)]
         lines += [
-            f"| {name} | " + " | ".join(str(figures.get(name, "")) for figures in servers.values()) + " |" for name in names
+            f"| {name} | " + " | ".join(str(figures.get(name, "")) for figures in servers.values()) + " |"
+            for name in names
         ]
     return "\n".join([*lines, ""])
 
 
-def save(folder: Path, about: Mapping[str, Any], titles: Mapping[str, str], results: Mapping[str, Rounds]) -> Path:
+def save(
+    folder: Path, about: Mapping[str, Any], titles: Mapping[str, str], results: Mapping[str, Rounds]
+) -> Path:
     """Write both forms, named after the start; returns the Markdown's path."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / str(about["started"]).replace(":", "").replace("-", "")[:15]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -254,7 +254,9 @@ class Growth(Workload):
                 "rounds": [
                     {
                         "send": await messages.drive(target, seconds=self.sizes.seconds, who=who),
-                        "sync": await resync.catch_up(target, count=self._count, conversations=self._returning),
+                        "sync": await resync.catch_up(
+                            target, count=self._count, conversations=self._returning
+                        ),
                     }
                     for _ in range(self.sizes.growth_rounds)
                 ]

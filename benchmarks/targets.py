@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -9,24 +10,29 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import psycopg
 
-from benchmarks import machine
-from tests.support.servers import PostgresServer, RedisServer, database_create, database_drop, database_url, free_port
+from benchmarks import machine, profiler
+from benchmarks.errors import TargetError
+from benchmarks.measure import Meter
+from tests.support.servers import (
+    PostgresServer,
+    RedisServer,
+    database_create,
+    database_drop,
+    database_url,
+    free_port,
+)
 
 CHATBE_EVENT_BYTES = 470
 """About so long is chatbe's event of a message with a body of 100 bytes."""
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
-
-
-class TargetError(RuntimeError):
-    """A server did not do what it is measured for."""
 
 
 class Stage:
@@ -36,7 +42,12 @@ class Stage:
         with machine.on_core(machine.SERVER_CORE):
             self.postgres = PostgresServer(
                 fsync=True,
-                settings={"shared_buffers": "1GB", "max_wal_size": "4GB", "checkpoint_timeout": "15min", "jit": "off"},
+                settings={
+                    "shared_buffers": "1GB",
+                    "max_wal_size": "4GB",
+                    "checkpoint_timeout": "15min",
+                    "jit": "off",
+                },
             )
             self.redis = RedisServer()
             self.postgres.start()
@@ -51,8 +62,10 @@ class Stage:
         """Versions, and the settings of PostgreSQL that decide what a commit costs."""
         names = ("server_version", "synchronous_commit", "fsync", "full_page_writes", "shared_buffers")
         with psycopg.connect(self.postgres.url) as connection:
-            settings = {name: str(connection.execute(f"SHOW {name}").fetchone()[0]) for name in names}  # type: ignore[index, call-overload] - SHOW always answers with one value
-        return settings
+            rows = connection.execute(
+                "SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", [list(names)]
+            )
+            return dict(rows.fetchall())
 
 
 class Target:
@@ -68,6 +81,7 @@ class Target:
         self.stage = stage
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
+        self.profile = False
         self.log = stage.postgres.folder.parent / f"{stage.postgres.folder.name}-{self.name}.log"
         self.database_name = f"bench_{self.family}"
         self.database = database_url(stage.postgres.url, self.database_name)
@@ -94,10 +108,14 @@ class Target:
         assert self.process is not None
         return self.process.pid
 
-    @property
-    def processes(self) -> dict[str, int]:
-        """What is paid for, by name."""
-        return {"app": self.pid, "postgres": self.stage.postgres.pid, "redis": self.stage.redis.pid}
+    @contextlib.contextmanager
+    def measured(self) -> Iterator[Meter]:
+        """What the app, PostgreSQL and Redis use while the block runs; profiled, if that was asked for."""
+        processes = {"app": self.pid, "postgres": self.stage.postgres.pid, "redis": self.stage.redis.pid}
+        with profiler.profiled(self.pid, self.name) if self.profile else contextlib.nullcontext():
+            meter = Meter(processes)
+            yield meter
+            meter.end()
 
     def reset(self) -> None:
         """A new, empty database."""
@@ -143,7 +161,13 @@ class Target:
         """Run a command in the server's environment, off the server's core; returns what it printed."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **self.environment()}
         result = subprocess.run(
-            [sys.executable, *command], cwd=ROOT, env=environment, input=request, capture_output=True, text=True, check=False
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=environment,
+            input=request,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if result.returncode:
             raise TargetError(f"{' '.join(command)} failed:\n{result.stderr[-3000:]}")
@@ -169,7 +193,9 @@ class Target:
     def urls(self, users: Sequence[str]) -> list[str]:
         """The URL that opens one socket of each user, in order."""
         tickets: list[str] = self.populate("tickets", users=users)["tickets"]
-        return [self.dialect.url(self.port, user, ticket) for user, ticket in zip(users, tickets, strict=True)]
+        return [
+            self.dialect.url(self.port, user, ticket) for user, ticket in zip(users, tickets, strict=True)
+        ]
 
 
 # --- what is said on the wire ------------------------------------------------------------------------
@@ -245,7 +271,12 @@ class TutorialDialect(Dialect):
 
     def send(self, peer: str, client_id: bytes, body: bytes) -> bytes:
         """To a name."""
-        return b'{"ref":"%b","to":"%b","client_id":"%b","body":"%b"}' % (client_id[:8], peer.encode(), client_id, body)
+        return b'{"ref":"%b","to":"%b","client_id":"%b","body":"%b"}' % (
+            client_id[:8],
+            peer.encode(),
+            client_id,
+            body,
+        )
 
 
 # --- the servers -------------------------------------------------------------------------------------

@@ -10,7 +10,9 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 crowd: dict[int, Send] = {}
 
 
-async def application(scope: dict[str, Any], receive: Callable[[], Awaitable[dict[str, Any]]], send: Send) -> None:
+async def application(
+    scope: dict[str, Any], receive: Callable[[], Awaitable[dict[str, Any]]], send: Send
+) -> None:
     """Serve one socket: those at /crowd receive, others send."""
     if scope["type"] != "websocket":
         return

@@ -6,9 +6,10 @@ import asyncio
 import time
 from typing import Any
 
+from benchmarks.errors import TargetError
 from benchmarks.load import PATIENCE, Client, Tally, close_all, open_clients
-from benchmarks.measure import Meter, percentiles
-from benchmarks.targets import Target, TargetError
+from benchmarks.measure import percentiles
+from benchmarks.targets import Target
 
 BODY = b"x" * 100
 
@@ -66,16 +67,17 @@ async def crowd(target: Target, *, sockets: int, events: int) -> dict[str, Any]:
     for _ in range(3):
         await one()
     durations.clear()
-    meter = Meter(target.processes)
-    for _ in range(events):
-        await one()
-    micros = meter.micros_per(events * sockets)
+    with target.measured() as meter:
+        for _ in range(events):
+            await one()
     wrong = sum(isinstance(client, Receiver) and client.count != events + 3 for client in receivers)
     await close_all([*receivers, sender])
     if wrong or tally.errors:
-        raise TargetError(f"{target.name}: {wrong} of {sockets} sockets did not get each event once; {tally.errors[:1]}")
+        raise TargetError(
+            f"{target.name}: {wrong} of {sockets} sockets did not get each event once; {tally.errors[:1]}"
+        )
     return {
-        "cpu_us_per_delivery": micros,
+        "cpu_us_per_delivery": meter.micros_per(events * sockets),
         "sockets": sockets,
         "events": events,
         "until_all_have_it_ms": percentiles(durations),

@@ -23,4 +23,6 @@ def grow(target: Target, *, start: int, total: int) -> int:
 
 def active(conversations: int) -> Pairs:
     """Pairs who write, spread over all that there are."""
-    return [(f"ga{place}", f"gb{place}") for place in range(0, conversations, max(conversations // PAIRS, 1))][:PAIRS]
+    return [
+        (f"ga{place}", f"gb{place}") for place in range(0, conversations, max(conversations // PAIRS, 1))
+    ][:PAIRS]

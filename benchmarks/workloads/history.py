@@ -7,8 +7,9 @@ import random
 import time
 from typing import Any
 
-from benchmarks.measure import Meter, percentiles
-from benchmarks.targets import Target, TargetError
+from benchmarks.errors import TargetError
+from benchmarks.measure import percentiles
+from benchmarks.targets import Target
 
 PAGE = 50
 PAIR = ("ha0", "hb0")
@@ -30,7 +31,9 @@ class Http:
 
     def __init__(self, port: int, token: str) -> None:
         self._port = port
-        self._head = f"Host: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\nAccept: application/json\r\n\r\n"
+        self._head = (
+            f"Host: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\nAccept: application/json\r\n\r\n"
+        )
 
     async def open(self) -> None:
         """Connect."""
@@ -62,18 +65,18 @@ async def pages(target: Target, *, conversation: str, messages: int, requests: i
         await http.get(path)
     result: dict[str, Any] = {"messages": messages, "requests": requests}
     kinds = {
-        "newest": lambda: path,
-        "anywhere": lambda: f"{path}&before={chance.randrange(PAGE + 1, messages)}",
+        "newest": [path] * requests,
+        "anywhere": [f"{path}&before={chance.randrange(PAGE + 1, messages)}" for _ in range(requests)],
     }
-    for kind, make in kinds.items():
+    for kind, paths in kinds.items():
         durations = []
-        meter = Meter(target.processes)
-        for _ in range(requests):
-            start = time.perf_counter()
-            body = await http.get(make())
-            durations.append(time.perf_counter() - start)
-            if body.count(b'"client_id"') < PAGE:
-                raise TargetError(f"{target.name}: a page of {body.count(b'client_id')} messages")
+        with target.measured() as meter:
+            for one in paths:
+                start = time.perf_counter()
+                body = await http.get(one)
+                durations.append(time.perf_counter() - start)
+                if body.count(b'"client_id"') < PAGE:
+                    raise TargetError(f"{target.name}: a page of {body.count(b'client_id')} messages")
         result[kind] = {"latency_ms": percentiles(durations), "cpu_us_per_page": meter.micros_per(requests)}
     await http.close()
     return result

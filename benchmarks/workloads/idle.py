@@ -6,9 +6,10 @@ import asyncio
 import time
 from typing import Any
 
+from benchmarks.errors import TargetError
 from benchmarks.load import Client, Tally, close_all, open_clients
-from benchmarks.measure import Meter, resident_kib
-from benchmarks.targets import Target, TargetError
+from benchmarks.measure import resident_kib
+from benchmarks.targets import Target
 
 HEARTBEAT = b'{"type":"heartbeat"}'
 SETTLING = 5.0
@@ -71,16 +72,15 @@ async def upkeep(target: Target, *, count: int, seconds: float, interval: float)
 
     beating = asyncio.create_task(beat())
     await asyncio.sleep(SETTLING)
-    meter, start = Meter(target.processes), time.perf_counter()
-    await asyncio.sleep(seconds)
-    used, elapsed = meter.seconds(), time.perf_counter() - start
+    with target.measured() as meter:
+        await asyncio.sleep(seconds)
     memory_kib = resident_kib(target.pid)
     stopping = True
     await beating
     if tally.closed:
         raise TargetError(f"{target.name} closed {tally.closed} of {count} sockets")
     await close_all(clients)
-    share = {name: round(cpu / elapsed * 100, 2) for name, cpu in used.items()}
+    share = {name: round(cpu / meter.elapsed * 100, 2) for name, cpu in meter.seconds.items()}
     return {
         "percent_of_a_core": {**share, "total": round(sum(share.values()), 2)},
         "connections": count,

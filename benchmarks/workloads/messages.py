@@ -7,9 +7,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.errors import TargetError
 from benchmarks.load import Client, Tally, close_all, open_clients, until
-from benchmarks.measure import Meter, own_cpu_seconds, percentiles
-from benchmarks.targets import Target, TargetError
+from benchmarks.measure import percentiles
+from benchmarks.targets import Target
 
 PAIRS = 100
 WINDOW = 4
@@ -30,14 +31,18 @@ def prepare(target: Target) -> None:
     target.people(names())
 
 
-async def drive(target: Target, *, seconds: float, rate: float = 0.0, who: Pairs | None = None) -> dict[str, Any]:
+async def drive(
+    target: Target, *, seconds: float, rate: float = 0.0, who: Pairs | None = None
+) -> dict[str, Any]:
     """Keep `WINDOW` messages in flight per pair, or send `rate` per second in all.
 
     Every message must be delivered once and acked once, else this raises.
     """
     who = who or names()
     tally = Tally()
-    receivers = await open_clients(target.urls([other for _, other in who]), lambda: Client(target.dialect, tally))
+    receivers = await open_clients(
+        target.urls([other for _, other in who]), lambda: Client(target.dialect, tally)
+    )
     senders = await open_clients(target.urls([one for one, _ in who]), lambda: Client(target.dialect, tally))
     for sender, (_, peer) in zip(senders, who, strict=True):
         sender.peer = peer
@@ -66,25 +71,28 @@ async def drive(target: Target, *, seconds: float, rate: float = 0.0, who: Pairs
                 sender.send_message(BODY)
     await asyncio.sleep(WARM_UP)
     tally.latencies.clear()
-    first, start, own = tally.delivered, time.perf_counter(), own_cpu_seconds()
-    meter = Meter(target.processes)
-    await asyncio.sleep(seconds)
-    micros, used = meter.micros_per(tally.delivered - first), meter.seconds()
-    count, elapsed, own = tally.delivered - first, time.perf_counter() - start, own_cpu_seconds() - own
+    with target.measured() as meter:
+        first = tally.delivered
+        await asyncio.sleep(seconds)
+        count = tally.delivered - first
     latencies = percentiles(tally.latencies)
     stopping = True
     if generator is not None:
         await generator
-    await until(lambda: not tally.sent and tally.acked >= tally.started, what=f"the last messages of {target.name}")
+    await until(
+        lambda: not tally.sent and tally.acked >= tally.started, what=f"the last messages of {target.name}"
+    )
     await close_all([*senders, *receivers])
     if tally.errors or tally.unexpected:
-        raise TargetError(f"{target.name}: {len(tally.errors)} errors {tally.errors[:1]}, {tally.unexpected} unexpected")
+        raise TargetError(
+            f"{target.name}: {len(tally.errors)} errors {tally.errors[:1]}, {tally.unexpected} unexpected"
+        )
     return {
-        "messages_per_second": round(count / elapsed, 1),
+        "messages_per_second": round(count / meter.elapsed, 1),
         "messages": count,
-        "cpu_us_per_message": micros,
+        "cpu_us_per_message": meter.micros_per(count),
         "latency_ms": latencies,
-        "server_core_share": round(sum(used.values()) / elapsed, 3),
-        "load_core_share": round(own / elapsed, 3),
-        "load_us_per_message": round(own / max(count, 1) * 1e6, 1),
+        "server_core_share": round(sum(meter.seconds.values()) / meter.elapsed, 3),
+        "load_core_share": round(meter.own / meter.elapsed, 3),
+        "load_us_per_message": round(meter.own / max(count, 1) * 1e6, 1),
     }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
 
+from benchmarks.errors import TargetError
 from benchmarks.load import Client, Tally, bounded, close_all, open_client, open_clients, until
-from benchmarks.measure import Meter
-from benchmarks.targets import Target, TargetError
+from benchmarks.targets import Target
 
 CONTACTS = 20
 AT_ONCE = 4
@@ -48,11 +49,10 @@ async def come_and_go(target: Target, *, count: int) -> dict[str, Any]:
         durations.append(time.perf_counter() - start)
         client.close()
 
-    meter, start = Meter(target.processes), time.perf_counter()
-    await bounded([lambda url=url: visit(url) for url in urls], AT_ONCE)  # type: ignore[misc] - the default binds the loop's variable
     expected = count * CONTACTS * 2
-    await until(lambda: told.presence >= expected, what=f"{expected} presence events of {target.name}")
-    micros, elapsed = meter.micros_per(count), time.perf_counter() - start
+    with target.measured() as meter:
+        await bounded([partial(visit, url) for url in urls], AT_ONCE)
+        await until(lambda: told.presence >= expected, what=f"{expected} presence events of {target.name}")
     await asyncio.sleep(0.5)
     surplus = told.presence - expected
     await close_all(there)
@@ -60,11 +60,11 @@ async def come_and_go(target: Target, *, count: int) -> dict[str, Any]:
         raise TargetError(f"{target.name} told {surplus} changes too many")
     ordered = sorted(durations)
     return {
-        "cpu_us_per_visit": micros,
+        "cpu_us_per_visit": meter.micros_per(count),
         "visits": count,
         "signing_in_ms": {
             "p50": round(ordered[count // 2] * 1e3, 2),
             "p99": round(ordered[count * 99 // 100] * 1e3, 2),
         },
-        "seconds_until_all_told": round(elapsed, 2),
+        "seconds_until_all_told": round(meter.elapsed, 2),
     }

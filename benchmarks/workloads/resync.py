@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
+from benchmarks.errors import TargetError
 from benchmarks.load import Client, Tally, bounded, close_all, open_clients
-from benchmarks.measure import Meter, percentiles
-from benchmarks.targets import Target, TargetError
+from benchmarks.measure import percentiles
+from benchmarks.targets import Target
 
 CONVERSATIONS = 5
 """What a client missed is spread over so many direct conversations."""
@@ -51,6 +53,7 @@ async def catch_up(target: Target, *, count: int, conversations: list[str]) -> d
     The sockets are open and signed in before the measurement: it starts with `sync` and ends with `synced`.
     """
     tally = Tally()
+
     def make() -> Returning:
         client = Returning(target.dialect, tally)
         client.hold_hello = True
@@ -66,23 +69,21 @@ async def catch_up(target: Target, *, count: int, conversations: list[str]) -> d
         await client.live
         durations.append(time.perf_counter() - start)
 
-    meter, start = Meter(target.processes), time.perf_counter()
-    await bounded(
-        [
-            lambda client=client, named=conversations[number * CONVERSATIONS : (number + 1) * CONVERSATIONS]: sync(client, named)  # type: ignore[misc] - the defaults bind the loop's variables
-            for number, client in enumerate(clients)
-        ],
-        AT_ONCE,
-    )
-    micros, elapsed = meter.micros_per(count * MISSED), time.perf_counter() - start
+    named = [
+        conversations[first : first + CONVERSATIONS] for first in range(0, len(conversations), CONVERSATIONS)
+    ]
+    with target.measured() as meter:
+        await bounded([partial(sync, *who) for who in zip(clients, named, strict=True)], AT_ONCE)
     wrong = [client.missed for client in clients if isinstance(client, Returning) and client.missed != MISSED]
     await close_all(clients)
     if wrong or tally.errors:
-        raise TargetError(f"{target.name}: {len(wrong)} clients got {wrong[:3]} of {MISSED} messages; {tally.errors[:1]}")
+        raise TargetError(
+            f"{target.name}: {len(wrong)} clients got {wrong[:3]} of {MISSED} messages; {tally.errors[:1]}"
+        )
     return {
-        "cpu_us_per_message": micros,
+        "cpu_us_per_message": meter.micros_per(count * MISSED),
         "clients": count,
         "messages": count * MISSED,
-        "seconds": round(elapsed, 2),
+        "seconds": round(meter.elapsed, 2),
         "sync_ms": percentiles(durations),
     }

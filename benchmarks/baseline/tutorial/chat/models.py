@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from django.contrib.auth.models import User
 from django.db import models
 
@@ -9,6 +11,7 @@ from django.db import models
 class Profile(models.Model):
     """What the socket needs of a user: whether they are online."""
 
+    objects: ClassVar[models.Manager[Profile]] = models.Manager()
     user = models.OneToOneField(User, on_delete=models.CASCADE)
     online = models.BooleanField(default=False)
     last_seen = models.DateTimeField(null=True)
@@ -20,6 +23,7 @@ class Profile(models.Model):
 class Ticket(models.Model):
     """A one-time password that opens one socket."""
 
+    objects: ClassVar[models.Manager[Ticket]] = models.Manager()
     profile = models.ForeignKey(Profile, on_delete=models.CASCADE)
     value = models.CharField(max_length=64, unique=True)
 
@@ -30,6 +34,7 @@ class Ticket(models.Model):
 class Contact(models.Model):
     """`owner` has added `target`."""
 
+    objects: ClassVar[models.Manager[Contact]] = models.Manager()
     owner = models.ForeignKey(User, on_delete=models.CASCADE, related_name="contacts")
     target = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
 
@@ -43,6 +48,7 @@ class Contact(models.Model):
 class Message(models.Model):
     """A message in a room of two, which is named after them."""
 
+    objects: ClassVar[models.Manager[Message]] = models.Manager()
     room = models.CharField(max_length=100)
     sender = models.ForeignKey(User, on_delete=models.CASCADE)
     client_id = models.UUIDField()

@@ -1,0 +1,5 @@
+"""What can go wrong while measuring."""
+
+
+class TargetError(RuntimeError):
+    """A server did not do what it is measured for."""
