@@ -27,54 +27,61 @@ BEGIN
             SELECT id FROM messaging_conversation WHERE id = ANY (a_c) ORDER BY id
                FOR NO KEY UPDATE SKIP LOCKED) x;
     END IF;
-    PERFORM 1 FROM messaging_membership
-      WHERE (conversation_id, user_id) IN (SELECT t.c, t.s FROM unnest(a_c, a_s) AS t(c, s))
-        AND conversation_id = ANY (locked)
-      ORDER BY conversation_id, user_id FOR NO KEY UPDATE;
-
-    -- A statement of its own, so that its snapshot is younger than the locks.
+    -- A statement of its own, so that its snapshot is younger than the locks. Scalar sub-selects in
+    -- place of EXISTS, which the planner would hash: that reads all contacts there are. The marks
+    -- come before the messages, in order, so they need no lock beforehand: a count makes the insert
+    -- wait until the last of them is written.
     RETURN QUERY
     WITH item AS (
         SELECT * FROM unnest(a_i, a_c, a_s, a_k, a_b, a_r) WITH ORDINALITY AS t(i, c, s, k, b, r, n)
     ), judged AS MATERIALIZED (
-        SELECT item.*, v.head_rev, v.last_seq, o.id AS o_id, o.conversation_id AS o_c, o.seq AS o_seq,
-               o.rev AS o_rev, o.created_at AS o_at,
-               CASE WHEN o.id IS NOT NULL THEN 'repeat'
-                    WHEN v.id IS NULL THEN 'not_found'
-                    WHEN NOT coalesce(item.c = ANY (locked), false) THEN 'locked'
-                    WHEN m.id IS NULL OR NOT m.active THEN 'not_found'
-                    WHEN NOT u.is_active OR u.suspended_until > p_now THEN 'suspended'
-                    WHEN v.kind = 'direct' AND (p.id IS NULL OR NOT p.active) THEN 'not_found'
-                    WHEN v.kind = 'direct' AND EXISTS (
-                        SELECT FROM accounts_block k WHERE k.blocker_id = p.user_id AND k.blocked_id = item.s)
-                        THEN 'blocked'
-                    WHEN v.kind = 'direct' AND NOT p.wrote AND p_policy <> 'everyone' AND NOT (
-                        EXISTS (SELECT FROM accounts_contact k WHERE k.owner_id = item.s AND k.target_id = p.user_id)
-                        AND (p_policy = 'contacts' OR EXISTS (
-                            SELECT FROM accounts_contact k WHERE k.owner_id = p.user_id AND k.target_id = item.s)))
-                        THEN 'not_contact'
-                    WHEN item.r IS NOT NULL AND NOT (item.r > m.joined_seq AND item.r <= v.last_seq)
-                        THEN 'not_found'
-                    ELSE 'ok' END AS verdict
-          FROM item
-          LEFT JOIN messaging_message o ON o.sender_id = item.s AND o.client_id = item.k
-          LEFT JOIN messaging_conversation v ON v.id = item.c
-          LEFT JOIN messaging_membership m ON m.conversation_id = item.c AND m.user_id = item.s
-          LEFT JOIN accounts_user u ON u.id = item.s
-          LEFT JOIN LATERAL (
-              SELECT * FROM messaging_membership x
-               WHERE v.kind = 'direct' AND m.id IS NOT NULL
-                 AND x.conversation_id = item.c AND x.user_id <> item.s) p ON true
-    ), numbered AS MATERIALIZED (
-        SELECT j.*, row_number() OVER (PARTITION BY j.c ORDER BY j.n) AS place FROM judged j WHERE verdict = 'ok'
+        SELECT j.*,
+               count(*) FILTER (WHERE verdict = 'ok') OVER (PARTITION BY c ORDER BY n ROWS UNBOUNDED PRECEDING)
+                   AS place
+          FROM (
+            SELECT item.*, v.head_rev, v.last_seq, o.id AS o_id, o.conversation_id AS o_c, o.seq AS o_seq,
+                   o.rev AS o_rev, o.created_at AS o_at,
+                   CASE WHEN o.id IS NOT NULL THEN 'repeat'
+                        WHEN v.id IS NULL THEN 'not_found'
+                        WHEN NOT coalesce(item.c = ANY (locked), false) THEN 'locked'
+                        WHEN m.id IS NULL OR NOT m.active THEN 'not_found'
+                        WHEN NOT u.is_active OR u.suspended_until > p_now THEN 'suspended'
+                        WHEN v.kind = 'direct' AND (p.id IS NULL OR NOT p.active) THEN 'not_found'
+                        WHEN v.kind = 'direct' AND (
+                            SELECT true FROM accounts_block k
+                             WHERE k.blocker_id = p.user_id AND k.blocked_id = item.s) THEN 'blocked'
+                        WHEN v.kind = 'direct' AND NOT p.wrote AND p_policy <> 'everyone' AND (
+                            (SELECT true FROM accounts_contact k
+                              WHERE k.owner_id = item.s AND k.target_id = p.user_id) IS NULL
+                            OR p_policy <> 'contacts' AND (SELECT true FROM accounts_contact k
+                              WHERE k.owner_id = p.user_id AND k.target_id = item.s) IS NULL)
+                            THEN 'not_contact'
+                        WHEN item.r IS NOT NULL AND NOT (item.r > m.joined_seq AND item.r <= v.last_seq)
+                            THEN 'not_found'
+                        ELSE 'ok' END AS verdict
+              FROM item
+              LEFT JOIN messaging_message o ON o.sender_id = item.s AND o.client_id = item.k
+              LEFT JOIN messaging_conversation v ON v.id = item.c
+              LEFT JOIN messaging_membership m ON m.conversation_id = item.c AND m.user_id = item.s
+              LEFT JOIN accounts_user u ON u.id = item.s
+              LEFT JOIN messaging_membership p
+                ON v.kind = 'direct' AND m.id IS NOT NULL AND p.conversation_id = item.c AND p.user_id <> item.s
+          ) j
+    ), marks AS (
+        UPDATE messaging_membership m SET read_seq = g.top, delivered_seq = g.top, wrote = true
+          FROM (SELECT c, s, max(last_seq + place) AS top FROM judged WHERE verdict = 'ok'
+                 GROUP BY c, s ORDER BY c, s) g
+         WHERE m.conversation_id = g.c AND m.user_id = g.s
+        RETURNING 1
     ), stored AS (
         INSERT INTO messaging_message
                (id, conversation_id, seq, rev, sender_id, client_id, kind, body, reply_to, created_at)
-        SELECT i, c, last_seq + place, head_rev + place, s, k, 'text', b, r, p_now FROM numbered ORDER BY s, k
+        SELECT i, c, last_seq + place, head_rev + place, s, k, 'text', b, r, p_now
+          FROM judged WHERE verdict = 'ok' AND (SELECT count(*) FROM marks) >= 0 ORDER BY s, k
             ON CONFLICT (sender_id, client_id) DO NOTHING
         RETURNING 1
     ), taken AS (
-        SELECT c, max(head_rev) AS head, count(*) AS count FROM numbered GROUP BY c
+        SELECT c, max(head_rev) AS head, count(*) AS count FROM judged WHERE verdict = 'ok' GROUP BY c
     ), counters AS (
         UPDATE messaging_conversation v
            SET head_rev = v.head_rev + t.count, last_seq = v.last_seq + t.count, active_at = p_now
@@ -83,18 +90,15 @@ BEGIN
         INSERT INTO messaging_change (conversations, heads, opened)
         SELECT array_agg(c), array_agg(head + count), array_agg(c) FILTER (WHERE head = 0) FROM taken
         HAVING count(*) > 0
-    ), marks AS (
-        UPDATE messaging_membership m SET read_seq = g.top, delivered_seq = g.top, wrote = true
-          FROM (SELECT c, s, max(last_seq + place) AS top FROM numbered GROUP BY c, s) g
-         WHERE m.conversation_id = g.c AND m.user_id = g.s
     )
-    SELECT j.verdict,
-           coalesce(j.o_seq, q.last_seq + q.place),
-           coalesce(j.o_rev, q.head_rev + q.place),
-           j.o_id, j.o_c, to_char(j.o_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-      FROM judged j LEFT JOIN numbered q ON q.n = j.n
-     WHERE (SELECT count(*) FROM stored) = (SELECT count(*) FROM numbered) OR messaging_conflict() = 0
-     ORDER BY j.n;
+    SELECT verdict,
+           CASE WHEN verdict = 'ok' THEN last_seq + place ELSE o_seq END,
+           CASE WHEN verdict = 'ok' THEN head_rev + place ELSE o_rev END,
+           o_id, o_c, to_char(o_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+      FROM judged
+     WHERE (SELECT count(*) FROM stored) = (SELECT count(*) FROM judged WHERE verdict = 'ok')
+        OR messaging_conflict() = 0
+     ORDER BY n;
 END $$;
 
 -- One message alone, the usual case at low rates, at half the cost: plain statements in place of one
@@ -138,13 +142,13 @@ BEGIN
     code := 'ok';
     seq := v.last_seq + 1;
     rev := v.head_rev + 1;
-    INSERT INTO messaging_message
-           (id, conversation_id, seq, rev, sender_id, client_id, kind, body, reply_to, created_at)
-    VALUES (p_id, p_conversation, seq, rev, p_sender, p_client_id, 'text', p_body, p_reply_to, p_now);
     UPDATE messaging_conversation x SET head_rev = rev, last_seq = seq, active_at = p_now
      WHERE x.id = p_conversation;
     UPDATE messaging_membership x SET read_seq = seq, delivered_seq = seq, wrote = true
      WHERE x.conversation_id = p_conversation AND x.user_id = p_sender;
+    INSERT INTO messaging_message
+           (id, conversation_id, seq, rev, sender_id, client_id, kind, body, reply_to, created_at)
+    VALUES (p_id, p_conversation, seq, rev, p_sender, p_client_id, 'text', p_body, p_reply_to, p_now);
     INSERT INTO messaging_change (conversations, heads, opened)
     VALUES (ARRAY[p_conversation], ARRAY[rev], CASE WHEN v.head_rev = 0 THEN ARRAY[p_conversation] END);
 END $$;
