@@ -15,8 +15,10 @@ import httpx
 
 from chatbe_client.errors import Refused, SignedOut, Unreachable
 
+OTP_SECONDS = 50.0
+"""A one-time password lives for 60; some of them pass on the way."""
 _SPARE_SECONDS = 10.0
-"""A token or one-time password with less life left than this is not used any more."""
+"""An access token with less life left than this is not used any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +83,17 @@ class Api:
             otp, self._otp = self._otp, ""
             return otp
         answer = await self.call("POST", "/v1/auth/otp")
+        self._otp_until = time.monotonic() + OTP_SECONDS
         return str(answer["otp"])
 
-    def keep_ticket(self, otp: str, lifetime: float) -> None:
-        """Use this one-time password for the next socket, if that comes within `lifetime` seconds."""
+    def give_back(self, otp: str) -> None:
+        """A ticket that no server has seen: the next socket may use it, if it is still good then."""
         self._otp = otp
-        self._otp_until = time.monotonic() + lifetime
+
+    def keep_ticket(self, otp: str) -> None:
+        """Use this one-time password for the next socket, if that comes soon enough."""
+        self._otp = otp
+        self._otp_until = time.monotonic() + OTP_SECONDS
 
     async def sign_in(self) -> dict[str, Any]:
         """Begin a session with the password. Raises `SignedOut` when it is refused."""
@@ -102,7 +109,7 @@ class Api:
                 raise SignedOut(error.detail) from error
             raise
         self._keep_tokens(_tokens(answer))
-        self.keep_ticket(answer["otp"], _seconds_until(answer["otp_expires_at"], answer["access_token"]))
+        self.keep_ticket(answer["otp"])
         return answer
 
     async def call(

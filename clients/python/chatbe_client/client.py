@@ -35,7 +35,6 @@ PASSING_STATUSES = frozenset({401, 404, 408, 429, 500, 502, 503, 504})
 RETRIED_AT_ONCE = 20
 """So many refused frames are sent again at a time."""
 NO_CLOSE_FRAME = 1006
-OTP_LIFETIME = 60.0
 MAX_FRAME = 1024 * 1024
 """Bytes; four times what the contract allows the server."""
 HEARTBEAT = '{"type":"heartbeat"}'
@@ -351,8 +350,12 @@ class Client:
             refused_otps = 0
             while True:
                 code, delay = NO_CLOSE_FRAME, None
+                otp = ""
                 try:
-                    code, delay = await self._one_socket(await self.api.ticket())
+                    otp = await self.api.ticket()
+                    code, delay = await self._one_socket(otp)
+                except ConnectionRefusedError:
+                    self.api.give_back(otp)
                 except Refused as error:
                     if error.status not in PASSING_STATUSES:
                         raise
@@ -406,7 +409,7 @@ class Client:
                 elif frame["type"] == "bye":
                     come_back = frame["reconnect_after"]
                     if "otp" in frame:
-                        self.api.keep_ticket(frame["otp"], OTP_LIFETIME - 5.0)
+                        self.api.keep_ticket(frame["otp"])
                 else:
                     await self._on_frame(frame)
         except ConnectionClosed as closed:
