@@ -384,6 +384,26 @@ async def repeats(world: World, workload: Workload) -> dict[str, Any]:
     return {}
 
 
+FAMILIES = (
+    ("kill-server", "pause-server", "rolling-restart"),
+    ("kill-redis", "flush-redis", "pause-redis", "cut-redis", "killed-subscribers"),
+    ("restart-postgres", "kill-postgres", "pause-postgres", "cut-postgres"),
+    ("cut-clients", "delay-clients", "half-open", "wave"),
+)
+"""Of one family only one at a time: they would harm the same thing."""
+
+
+@fault("together")
+async def together(world: World, workload: Workload) -> dict[str, Any]:
+    """Two or three faults at the same time."""
+    names = [
+        world.random.choice(family)
+        for family in world.random.sample(FAMILIES, world.random.choice((2, 2, 3)))
+    ]
+    notes = await asyncio.gather(*(FAULTS[name].harm(world, workload) for name in names))
+    return {"faults": " + ".join(names), **{key: value for note in notes for key, value in note.items()}}
+
+
 async def _redis(world: World, *command: str) -> Any:
     def run() -> Any:
         with redis.Redis.from_url(world.redis.url, socket_timeout=5) as client:
