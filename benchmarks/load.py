@@ -39,7 +39,7 @@ class Tally:
 
 
 class Client(WSListener):
-    """One socket. `on_message` and `on_ack` may be set to be called at each."""
+    """One socket. `on_ack` may be set to be called at each ack."""
 
     def __init__(self, dialect: Dialect, tally: Tally) -> None:
         super().__init__()
@@ -48,9 +48,8 @@ class Client(WSListener):
         self.peer = ""
         self.live: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.on_ack: Callable[[], None] | None = None
-        self.on_message: Callable[[], None] | None = None
-        self.keep_latency = True
         self.hold_hello = False
+        self._last_of_greeting = dialect.synced
         self._message, self._ack, self._error = dialect.message, dialect.ack, dialect.error
         self._id_key, self._id_skip = dialect.client_id, len(dialect.client_id)
 
@@ -77,12 +76,9 @@ class Client(WSListener):
             sent = tally.sent.pop(data[start : start + 36], 0.0)
             if sent:
                 tally.delivered += 1
-                if self.keep_latency:
-                    tally.latencies.append(time.perf_counter() - sent)
+                tally.latencies.append(time.perf_counter() - sent)
             else:
                 tally.unexpected += 1
-            if self.on_message is not None:
-                self.on_message()
         elif data.startswith(self._ack):
             tally.acked += 1
             if self.on_ack is not None:
@@ -91,10 +87,20 @@ class Client(WSListener):
             tally.errors.append(data)
         elif data.startswith(self.dialect.presence):
             tally.presence += 1
-        elif (
-            self.dialect.synced is not None and data.startswith(self.dialect.synced) and not self.live.done()
-        ):
+        elif not self.live.done() and data.startswith(self._last_of_greeting or b"?"):
             self.live.set_result(None)
+
+    def only_sign_in(self) -> None:
+        """Say no hello after connecting: the client is `live` when the server has greeted it."""
+        self.hold_hello = True
+        self._last_of_greeting = self.dialect.greeted
+
+    def begin(self, hello: bytes) -> asyncio.Future[None]:
+        """Say a hello of one's own, after `only_sign_in`; the future is done when the stream has begun."""
+        self._last_of_greeting = self.dialect.synced
+        self.live = asyncio.get_running_loop().create_future()
+        self.say(hello)
+        return self.live
 
     def send_message(self, body: bytes) -> None:
         """Send one to the peer."""
@@ -115,10 +121,9 @@ class Client(WSListener):
 
 
 async def open_client(url: str, client: Client) -> Client:
-    """Connect and wait until the stream has begun."""
+    """Connect and wait until the stream has begun, or the client was greeted."""
     await ws_connect(lambda: client, url)
-    if not client.hold_hello:
-        await asyncio.wait_for(client.live, PATIENCE)
+    await asyncio.wait_for(client.live, PATIENCE)
     return client
 
 

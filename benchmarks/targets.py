@@ -210,6 +210,8 @@ class Dialect:
     presence = b'{"type":"presence"'
     synced: bytes | None = b'{"type":"synced"'
     """The frame that ends signing in; None: there is none."""
+    greeted = b'{"type":"friends"'
+    """The last frame before the client's hello."""
     hello: bytes | None = None
     """What the client says first."""
     client_id = b'"client_id":"'

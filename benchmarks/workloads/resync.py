@@ -56,7 +56,7 @@ async def catch_up(target: Target, *, count: int, conversations: list[str]) -> d
 
     def make() -> Returning:
         client = Returning(target.dialect, tally)
-        client.hold_hello = True
+        client.only_sign_in()
         return client
 
     clients: list[Client] = await open_clients(target.urls([f"rc{number}" for number in range(count)]), make)
@@ -65,8 +65,7 @@ async def catch_up(target: Target, *, count: int, conversations: list[str]) -> d
     async def sync(client: Client, named: list[str]) -> None:
         start = time.perf_counter()
         places = ",".join(f'"{conversation}":{KNOWN}' for conversation in named)
-        client.say(f'{{"type":"sync","ref":"s","conversations":{{{places}}}}}'.encode())
-        await client.live
+        await client.begin(f'{{"type":"sync","ref":"s","conversations":{{{places}}}}}'.encode())
         durations.append(time.perf_counter() - start)
 
     named = [
