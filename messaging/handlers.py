@@ -186,7 +186,7 @@ class MessagingPart:
             self.node.publish([fanout.conversation_group(message.conversation)], envelope, ack)
         else:
             if message.seq == 1:
-                services.publish_opening(route)
+                envelope["b"] = services.opening(route)
             self.node.publish([fanout.user_group(users[0]), fanout.user_group(users[1])], envelope, ack)
 
     def store_message(

@@ -248,21 +248,21 @@ def announcement(item: Item, verdict: Verdict, username: str) -> frames.MessageO
 
 def publish_message(route: Route, message: frames.MessageObject) -> None:
     """Tell everyone of a committed message, from a process without a node."""
-    if message.seq == 1 and route.users is not None:
-        publish_opening(route)
     fanout.change(
         route.conversation,
         rev=message.rev,
         seq=message.seq,
         event=codec.encode(frames.Message(message)),
         users=route.users,
+        opening=opening(route) if message.seq == 1 and route.users is not None else b"",
     )
 
 
-def publish_opening(route: Route) -> None:
-    """A direct conversation becomes visible with its first message: both get its `conversation` event before it."""
-    if route.users is not None:
-        opening = frames.Conversation(
+def opening(route: Route) -> bytes:
+    """The encoded `conversation` event with which both members of a direct one learn of it: before its first
+    message, which makes it visible, and in the same envelope, so that neither comes without the other."""
+    return codec.encode(
+        frames.Conversation(
             frames.ConversationObject(
                 id=route.conversation,
                 kind=Conversation.Kind.DIRECT.value,
@@ -276,7 +276,7 @@ def publish_opening(route: Route) -> None:
                 created_at=route.created_at,
             )
         )
-        fanout.to_users((UUID(user) for user in route.users), opening, in_stream=True)
+    )
 
 
 # --- marks -----------------------------------------------------------------------------------------

@@ -48,6 +48,8 @@ class Wanted:
     head: int
     state_rev: int
     hidden_to: int
+    direct: bool = False
+    """A direct conversation that is read from its beginning begins with its `conversation` event, of rev 0."""
 
 
 @dataclass(slots=True)
@@ -89,10 +91,15 @@ def streams_of(user: UUID) -> list[Stream]:
     ]
 
 
-def heads(conversations: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Head rev and state rev of each conversation that exists."""
-    rows = Conversation.objects.filter(id__in=conversations).values_list("id", "head_rev", "state_rev")
-    return {str(conversation): (head, state) for conversation, head, state in rows}
+def heads(conversations: Sequence[str]) -> dict[str, tuple[int, int, bool]]:
+    """Head rev and state rev of each conversation that exists, and whether it is direct."""
+    rows = Conversation.objects.filter(id__in=conversations).values_list(
+        "id", "head_rev", "state_rev", "kind"
+    )
+    return {
+        str(conversation): (head, state, kind == Conversation.Kind.DIRECT)
+        for conversation, head, state, kind in rows
+    }
 
 
 def read(wanted: Sequence[Wanted], *, limit: int) -> tuple[list[Piece], dict[str, int]]:
@@ -106,14 +113,18 @@ def read(wanted: Sequence[Wanted], *, limit: int) -> tuple[list[Piece], dict[str
     rows_of: dict[str, list[frames.MessageObject]] = {}
     for message in _messages(wanted, limit):
         rows_of.setdefault(message.conversation, []).append(message)
-    changed = [want for want in wanted if want.after < want.state_rev <= want.head]
+    changed = [want for want in wanted if want.after < want.state_rev <= want.head or _opens(want)]
     states = selectors.conversation_objects([UUID(want.conversation) for want in changed]) if changed else {}
     for want in wanted:
         rows = rows_of.get(want.conversation, [])
         if len(rows) >= limit:
             cursors[want.conversation] = rows[-1].rev
         state = states.get(UUID(want.conversation)) if states else None
-        if state is not None and not want.after < want.state_rev <= cursors[want.conversation]:
+        if state is not None and _opens(want):
+            state.rev = 0
+            pieces.append(Piece(want.conversation, 0, 0, frames.Conversation(state)))
+            state = None
+        elif state is not None and not want.after < want.state_rev <= cursors[want.conversation]:
             state = None
         for message in rows:
             if state is not None and want.state_rev < message.rev:
@@ -124,6 +135,10 @@ def read(wanted: Sequence[Wanted], *, limit: int) -> tuple[list[Piece], dict[str
         if state is not None:
             pieces.append(_state_piece(want, state))
     return pieces, cursors
+
+
+def _opens(want: Wanted) -> bool:
+    return want.direct and want.after == 0
 
 
 def _state_piece(want: Wanted, state: frames.ConversationObject) -> Piece:

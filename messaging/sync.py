@@ -45,7 +45,6 @@ class _Plan:
 
     cursors: dict[str, int] = field(default_factory=dict)
     wanted: list[Wanted] = field(default_factory=list)
-    opened: list[str] = field(default_factory=list)
     current: list[str] = field(default_factory=list)
     reset: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
@@ -130,6 +129,11 @@ async def _follow(socket: SocketConsumer) -> list[Stream]:
         for item in streams:
             known.add(item.conversation)
             if item.active:
+                if user.loaded and user not in hub.members(item.conversation):
+                    # News of it has not come yet: the user's other sockets have not had what this one will read.
+                    for other in user.sockets:
+                        if other is not socket:
+                            other.fall_behind(item.conversation, item.begins)
                 topic = hub.follow(user, item.conversation, hidden_to=item.hidden_to, position=item.head)
                 floors.setdefault(item.conversation, topic.position)
                 hub.note_head(item.conversation, item.head)
@@ -173,8 +177,6 @@ def _plan(streams: list[Stream], named: dict[str, int], *, others: str) -> _Plan
         if rev is None:
             if others == "all":
                 start = item.begins
-                if start == 0 and item.direct and item.head:
-                    plan.opened.append(item.conversation)
             elif item.head:
                 plan.current.append(item.conversation)
         elif rev > item.head:
@@ -183,14 +185,13 @@ def _plan(streams: list[Stream], named: dict[str, int], *, others: str) -> _Plan
             start = max(rev, item.begins)
         plan.cursors[item.conversation] = start
         if start < item.head:
-            plan.wanted.append(Wanted(item.conversation, start, item.head, item.state_rev, item.hidden_to))
+            plan.wanted.append(_wanted_of(item, start))
     return plan
 
 
 async def _send_states(socket: SocketConsumer, plan: _Plan, heads: dict[str, int]) -> None:
     """The `conversation` events that stand before any row."""
     kinds = [
-        *((conversation, "opened") for conversation in plan.opened),
         *((conversation, "current") for conversation in plan.current),
         *((conversation, "reset") for conversation in plan.reset),
         *((conversation, "left") for conversation in plan.left),
@@ -208,7 +209,7 @@ async def _send_states(socket: SocketConsumer, plan: _Plan, heads: dict[str, int
 def _state_event(state: frames.ConversationObject, kind: str, head: int) -> frames.Conversation:
     event = frames.Conversation(state)
     # The event stands where the stream goes on from.
-    state.rev = 0 if kind == "opened" else head
+    state.rev = head
     if kind == "reset":
         event.reset = True
     elif kind == "left":
@@ -222,10 +223,14 @@ async def _wanted(socket: SocketConsumer, cursors: dict[str, int]) -> list[Wante
         return []
     streams = await socket.node.call(stream.streams_of, socket.identity.user_id)
     return [
-        Wanted(item.conversation, cursors[item.conversation], item.head, item.state_rev, item.hidden_to)
+        _wanted_of(item, cursors[item.conversation])
         for item in streams
         if item.active and item.conversation in cursors and item.head > cursors[item.conversation]
     ]
+
+
+def _wanted_of(item: Stream, after: int) -> Wanted:
+    return Wanted(item.conversation, after, item.head, item.state_rev, item.hidden_to, item.direct)
 
 
 async def _serve(socket: SocketConsumer, wanted: list[Wanted], cursors: dict[str, int]) -> None:
@@ -244,8 +249,9 @@ async def _serve(socket: SocketConsumer, wanted: list[Wanted], cursors: dict[str
                 item.after = ends[item.conversation]
             wanted = unfinished + wanted
         if not socket.lag:
+            socket.missed_marks = False
             await _send_marks(socket)
-        if not socket.lag:
+        if not socket.lag and not socket.missed_marks:
             return
         # Too much happened meanwhile to be held: read on from where holding was given up.
         for conversation, rev in socket.begin_to_catch_up().items():
@@ -255,11 +261,8 @@ async def _serve(socket: SocketConsumer, wanted: list[Wanted], cursors: dict[str
 
 def _frame(socket: SocketConsumer, piece: stream.Piece) -> bytes:
     """The event's frame, or that of the ack which stands for it on this socket."""
-    if socket.unanswered:
-        ack = socket.take_ack(piece.conversation, piece.rev)
-        if ack is not None:
-            return encode_text_frame(codec.encode(ack))
-    return encode_text_frame(codec.encode(piece.event))
+    ack = socket.take_ack(piece.conversation, piece.rev)
+    return encode_text_frame(codec.encode(piece.event if ack is None else ack))
 
 
 async def _send_marks(socket: SocketConsumer) -> None:
@@ -306,19 +309,27 @@ class DatabaseSource:
         found = stream.heads([conversation])
         if conversation not in found:
             return Gap([], after, complete=True)
-        head, state_rev = found[conversation]
+        head, state_rev, direct = found[conversation]
         if head <= after:
             return Gap([], after, complete=True)
-        pieces, cursors = stream.read([Wanted(conversation, after, head, state_rev, 0)], limit=GAP_ROWS)
-        changes = [
-            Change(piece.rev, piece.seq, encode_text_frame(codec.encode(piece.event))) for piece in pieces
-        ]
+        pieces, cursors = stream.read(
+            [Wanted(conversation, after, head, state_rev, 0, direct)], limit=GAP_ROWS
+        )
+        changes = []
+        opening = b""
+        for piece in pieces:
+            frame = encode_text_frame(codec.encode(piece.event))
+            if piece.rev:
+                changes.append(Change(piece.rev, piece.seq, opening + frame))
+                opening = b""
+            else:
+                opening = frame
         position = cursors[conversation]
         return Gap(changes, position, complete=position == head)
 
     def heads(self, conversations: list[str]) -> dict[str, int]:
         """The head revs of those that exist."""
-        return {conversation: head for conversation, (head, _) in stream.heads(conversations).items()}
+        return {conversation: head for conversation, (head, *_) in stream.heads(conversations).items()}
 
     async def catch_up(self, socket: SocketConsumer) -> None:
         """Serve a socket that had lagged."""

@@ -58,6 +58,8 @@ class SocketConsumer(Outbox, AsyncConsumer):
         self.last_frame = time.monotonic()
         self.refused = 0
         self.paused = 0
+        self.choked = False
+        """Whether reading is paused for the answers that the client does not read."""
         self.admitted = False
         self.room = asyncio.Event()
         self.resolving: deque[frames.Send] | None = None
@@ -148,7 +150,7 @@ class SocketConsumer(Outbox, AsyncConsumer):
         while (message := await receive())["type"] != "websocket.disconnect":
             transport.last_inbound = time.monotonic()
             self._take(message)
-            if self.paused:
+            if self.paused or self.choked:
                 await transport.readable()
 
     def _take(self, message: dict[str, Any]) -> None:
@@ -275,8 +277,11 @@ class SocketConsumer(Outbox, AsyncConsumer):
         self.unanswered -= 1
         if self.paused and self.unanswered == self.node.max_unanswered // 2:
             self.paused -= 1
-            if not self.node.draining:
-                self.transport.resume_reading()
+            self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        if not (self.paused or self.choked or self.node.draining):
+            self.transport.resume_reading()
 
     # --- slow readers ------------------------------------------------------------------------------
 
@@ -284,8 +289,26 @@ class SocketConsumer(Outbox, AsyncConsumer):
         """Have the node look at this socket's progress."""
         self.node.lagging.add(self)
 
+    def crowded(self) -> None:
+        """Stop reading from a client that does not read its answers, and have the node look at its progress."""
+        if not self.choked and self.state is not State.CLOSED:
+            self.choked = True
+            self.transport.pause_reading()
+            self.lagging_since = time.monotonic()
+            self.lagging_bytes = self.transport.buffered
+            self.node.lagging.add(self)
+
+    def relieved(self) -> None:
+        """Go on reading."""
+        if self.choked and self.transport.buffered <= self.limit and self.state is not State.CLOSED:
+            self.choked = False
+            if self.state is not State.LAGGING:
+                self.node.lagging.discard(self)
+            self._resume_reading()
+
     def _on_drain(self) -> None:
         self.room.set()
+        self.relieved()
         if self.state is State.LAGGING:
             self.drained()
 

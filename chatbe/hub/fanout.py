@@ -29,7 +29,8 @@ Envelope = dict[str, Any]
 `e` an event without a rev for one user's sockets: `u` user, `d` JSON bytes, `x` a connection left out,
     `s` whether it belongs to the stream and waits for a socket's `sync`;
 `c` a conversation's change: `c` conversation, `r` rev, `q` seq of the message or 0, `d` JSON bytes,
-    `u` the two users of a direct one or None, `o` the connection whose ack stands for it;
+    `u` the two users of a direct one or None, `o` the connection whose ack stands for it,
+    `b` (may be absent) the JSON bytes of an event that comes before it;
 `t` an event without a rev for a group's members: `c` conversation, `d` JSON bytes, `x` a user left out;
 `e` and `t` may have `i`, the identity of an event that the database can tell again;
 `k` a notice for the hub and the apps: `u` user, `a` action, and the action's own fields.
@@ -125,15 +126,18 @@ def change(
     users: tuple[str, ...] | None,
     seq: int = 0,
     origin: str = "",
+    opening: bytes = b"",
 ) -> None:
     """Send a conversation's committed change: to the two `users` of a direct one, or to the group's members.
 
     `event` is its frame's JSON; `seq` the message's place (0: not a message); `origin` the
-    connection that gets an ack instead.
+    connection that gets an ack instead; `opening` an event, encoded too, that all get before it.
     """
     envelope: Envelope = {
         "type": "hub.fanout", "k": "c", "c": conversation, "r": rev, "q": seq, "d": event, "u": users, "o": origin,
     }  # fmt: skip
+    if opening:
+        envelope["b"] = opening
     if users is None:
         send([conversation_group(conversation)], envelope)
     else:

@@ -44,6 +44,8 @@ class Change:
     frame: bytes
     origin: str = ""
     ack: frames.Ack | None = None
+    opening: bytes = b""
+    """The frame of an event that comes before it, also before the ack."""
 
 
 @dataclass(slots=True)
@@ -158,6 +160,11 @@ class Hub:
         user.topics.add(topic)
         return topic
 
+    def members(self, conversation: str) -> Iterable[LocalUser]:
+        """The local users who follow a conversation."""
+        topic = self.topics.get(conversation)
+        return topic.members if topic is not None else ()
+
     def unfollow(self, user: LocalUser, conversation: str) -> None:
         """The user is no longer a member."""
         topic = self.topics.get(conversation)
@@ -231,11 +238,11 @@ class Hub:
                 self._answer_apart(envelope["o"], conversation, rev, ack)
             return
         if rev == topic.position + 1 and topic.waiting is None:
-            change = Change(rev, envelope["q"], encode_text_frame(envelope["d"]), envelope["o"], ack)
+            change = _change_of(envelope, ack)
             topic.position = rev
             self._let_through(topic, change)
         elif rev > topic.position:
-            change = Change(rev, envelope["q"], encode_text_frame(envelope["d"]), envelope["o"], ack)
+            change = _change_of(envelope, ack)
             if topic.waiting is None:
                 topic.waiting = {}
             if ack is not None or rev not in topic.waiting:
@@ -281,6 +288,8 @@ class Hub:
             for socket in user.sockets:
                 if change.ack is not None and socket.connection == origin:
                     answered = True
+                    if change.opening:
+                        socket.offer_event(change.opening, in_stream=True)
                     socket.offer_ack(conversation, rev, change.ack)
                 else:
                     socket.offer_change(conversation, rev, frame)
@@ -337,16 +346,18 @@ class Hub:
         try:
             await asyncio.sleep(patience)
             while topic.waiting or topic.position < topic.target:
-                target = topic.target
+                target, waiting = topic.target, list(topic.waiting or ())
                 try:
                     gap = await self._node.call(self._source.gap, topic.id, topic.position)
                 except Unavailable:
                     await asyncio.sleep(1.0)
                     continue
                 self._fill(topic, gap)
-                if gap.complete and topic.target == target:
-                    # Not so if a further head became known meanwhile: the read may have been before it.
-                    topic.target = 0
+                if gap.complete:
+                    self._drop_unknown(topic, waiting)
+                    if topic.target == target:
+                        # Not so if a further head became known meanwhile: the read may have been before it.
+                        topic.target = 0
         finally:
             topic.repair = None
             if not topic.waiting:
@@ -358,7 +369,8 @@ class Hub:
         for change in gap.changes:
             if change.rev > topic.position:
                 topic.position = change.rev
-                self._let_through(topic, waiting.pop(change.rev, change))
+                late = waiting.pop(change.rev, None)
+                self._let_through(topic, change if late is None or late.ack is None else late)
         topic.position = max(topic.position, gap.position)
         for rev in sorted(rev for rev in waiting if rev <= topic.position):
             late = waiting.pop(rev)
@@ -367,6 +379,20 @@ class Hub:
                 late.ack.duplicate = True
                 self._answer(late.origin, late.ack)
         self._let_next_through(topic, waiting)
+
+    def _drop_unknown(self, topic: Topic, revs: list[int]) -> None:
+        """Let go of what waited before a read that went to the head and did not reach it.
+
+        A change is told after its commit, so the database has lost it, or its conversation.
+        """
+        waiting = topic.waiting or {}
+        for change in [waiting.pop(rev) for rev in revs if rev in waiting]:
+            logger.warning(
+                "the database does not have a change",
+                extra={"conversation": topic.id, "rev": change.rev, "position": topic.position},
+            )
+            if change.ack is not None:
+                self._answer_apart(change.origin, topic.id, change.rev, change.ack)
 
     def _let_next_through(self, topic: Topic, waiting: dict[int, Change]) -> None:
         """Let through whatever waits and is next."""
@@ -391,3 +417,9 @@ class Hub:
         if local is not None:
             for socket in list(local.sockets):
                 act(socket)
+
+
+def _change_of(envelope: Envelope, ack: frames.Ack | None) -> Change:
+    frame = encode_text_frame(envelope["d"])
+    opening = encode_text_frame(envelope["b"]) if "b" in envelope else b""
+    return Change(envelope["r"], envelope["q"], opening + frame, envelope["o"], ack, opening)

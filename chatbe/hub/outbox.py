@@ -36,8 +36,11 @@ class State(IntEnum):
     CLOSED = 4
 
 
-Held = tuple[str, int, bytes, "frames.Ack | None"]
-"""Conversation, rev, frame, ack; an event without a rev has an empty conversation."""
+ACKS_KEPT = 256
+"""Acks that may wait for their place; at that many the socket is not read."""
+
+Held = tuple[str, int, bytes]
+"""Conversation, rev, frame; an event without a rev has an empty conversation, an ack's place an empty frame."""
 
 
 class Outbox:
@@ -58,8 +61,11 @@ class Outbox:
         """Conversation → the rev up to which the socket has it already, ahead of the hub."""
         self.held: list[Held] | None = None
         self.acks: dict[tuple[str, int], frames.Ack] | None = None
+        """Acks whose place in the stream has not come yet."""
         self.missed = False
         """Whether an event that is not of the stream was left out while it began."""
+        self.missed_marks = False
+        """Whether a receipt was left out while catching up."""
         self.lagging_since = 0.0
         self.lagging_bytes = 0
 
@@ -76,6 +82,14 @@ class Outbox:
         """The socket begins to lag; the consumer has it watched."""
         raise NotImplementedError
 
+    def crowded(self) -> None:
+        """Answers pile up; the consumer reads no more until `relieved` or `drained`."""
+        raise NotImplementedError
+
+    def relieved(self) -> None:
+        """The acks that waited have left."""
+        raise NotImplementedError
+
     # --- offers by the hub -------------------------------------------------------------------------
 
     def offer_change(self, conversation: str, rev: int, frame: bytes) -> None:
@@ -90,19 +104,24 @@ class Outbox:
                 self._begin_to_lag()
                 self._note(conversation, rev)
         elif state is State.CATCHING_UP:
-            self._hold((conversation, rev, frame, None))
+            if not (self.skip and self._has(conversation, rev)):
+                self._hold((conversation, rev, frame))
         elif state is State.LAGGING:
             self._note(conversation, rev)
 
     def offer_ack(self, conversation: str, rev: int, ack: frames.Ack) -> None:
         """The ack that stands for the change with this rev."""
         state = self.state
-        if state is State.LIVE or state is State.WAITING:
-            if state is State.LIVE and self.skip and self._has(conversation, rev):
-                ack.duplicate = True
+        if state is State.WAITING:
+            self.answer(ack)
+        elif self.skip and state is not State.LAGGING and self._has(conversation, rev):
+            ack.duplicate = True
+            self.answer(ack)
+        elif state is State.LIVE:
             self.answer(ack)
         elif state is State.CATCHING_UP:
-            self._hold((conversation, rev, b"", ack))
+            self._keep_ack(conversation, rev, ack)
+            self._hold((conversation, rev, b""))
         elif state is State.LAGGING:
             self._note(conversation, rev)
             self._keep_ack(conversation, rev, ack)
@@ -131,7 +150,7 @@ class Outbox:
             else:
                 self.missed = True
         elif state is State.CATCHING_UP:
-            self._hold(("", 0, frame, None))
+            self._hold(("", 0, frame))
 
     def fall_behind(self, conversation: str, position: int) -> None:
         """The stream of one conversation must go on from `position`, read from the database."""
@@ -149,6 +168,8 @@ class Outbox:
         """Send an answer, or anything that takes no place in a stream."""
         if self.state is not State.CLOSED:
             self.transport.write_frames(encode_text_frame(codec.encode(event)))
+            if self.transport.buffered > self.limit:
+                self.crowded()
 
     # --- catching up -------------------------------------------------------------------------------
 
@@ -162,36 +183,27 @@ class Outbox:
 
     def take_ack(self, conversation: str, rev: int) -> frames.Ack | None:
         """The ack that stands for this change, if it is still to be sent."""
-        if self.acks is not None:
-            ack = self.acks.pop((conversation, rev), None)
-            if ack is not None:
-                return ack
-        held = self.held or []
-        for index, (held_conversation, held_rev, _, ack) in enumerate(held):
-            if ack is not None and held_rev == rev and held_conversation == conversation:
-                del held[index]
-                return ack
-        return None
+        return self.acks.pop((conversation, rev), None) if self.acks else None
 
     def go_live(self, cursors: dict[str, int]) -> None:
         """Send what was held and lies after `cursors`, then go on live. `lag` must be empty."""
         held, self.held = self.held or [], None
         self.state = State.LIVE
-        for conversation, rev, frame, held_ack in held:
-            ack = held_ack
-            if ack is None and self.acks:
-                ack = self.acks.pop((conversation, rev), None)
+        for conversation, rev, frame in held:
+            passed = conversation != "" and rev <= cursors.get(conversation, 0)
+            ack = self.acks.pop((conversation, rev), None) if self.acks else None
             if ack is not None:
-                if rev <= cursors.get(conversation, 0):
+                if passed:
                     ack.duplicate = True
                 self.answer(ack)
-            elif not conversation or rev > cursors.get(conversation, 0):
+            elif frame and not passed:
                 self.transport.write_frames(frame)
         for ack in (self.acks or {}).values():
             # What it stood for has been superseded, and the stream has the newer state.
             ack.duplicate = True
             self.answer(ack)
         self.acks = None
+        self.relieved()
 
     # --- inner -------------------------------------------------------------------------------------
 
@@ -212,6 +224,8 @@ class Outbox:
         if self.acks is None:
             self.acks = {}
         self.acks[conversation, rev] = ack
+        if len(self.acks) > ACKS_KEPT:
+            self.crowded()
 
     def _hold(self, entry: Held) -> None:
         if self.held is None:
@@ -219,11 +233,11 @@ class Outbox:
         self.held.append(entry)
         if len(self.held) > HELD_FRAMES:
             held, self.held = self.held, []
-            for conversation, rev, _, ack in held:
+            for conversation, rev, _ in held:
                 if conversation:
                     self._note(conversation, rev)
-                    if ack is not None:
-                        self._keep_ack(conversation, rev, ack)
+                else:
+                    self.missed_marks = True
 
     def _begin_to_lag(self) -> None:
         self.state = State.LAGGING
