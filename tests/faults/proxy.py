@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
+from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
@@ -117,6 +119,10 @@ class _Pair:
         for end in (self.near, self.far):
             end.closed = True
             if end.transport is not None:
+                connection = end.transport.get_extra_info("socket")
+                if connection is not None and connection.fileno() >= 0:
+                    # A reset, not an end.
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 end.transport.abort()
 
     def apply_freeze(self) -> None:
@@ -138,8 +144,10 @@ class _End(asyncio.Protocol):
         self.reading = True
         self.early: list[bytes] = []
         """Read before the other end was connected."""
+        self.delayed: deque[bytes] = deque()
+        """What waits for its time. What comes after it may not overtake it."""
         self.due = 0.0
-        """When the last piece that was delayed is passed on: what comes after it may not overtake it."""
+        """When the last of it is passed on."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -159,12 +167,15 @@ class _End(asyncio.Protocol):
         if self.way == "there" and self.pair.link.alter is not None:
             data = self.pair.link.alter(data)
         loop = asyncio.get_running_loop()
-        now = loop.time()
-        if self.pair.link.delay or self.due > now:
-            self.due = max(now + self.pair.link.delay, self.due + 1e-6)
-            loop.call_at(self.due, self._pass_on, data)
+        if self.pair.link.delay or self.delayed:
+            self.delayed.append(data)
+            self.due = max(loop.time() + self.pair.link.delay, self.due)
+            loop.call_at(self.due, self._pass_on_next)
         else:
             self._pass_on(data)
+
+    def _pass_on_next(self) -> None:
+        self._pass_on(self.delayed.popleft())
 
     def _pass_on(self, data: bytes) -> None:
         target = self.other.transport

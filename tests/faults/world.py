@@ -35,6 +35,7 @@ from tests.faults.proxy import Link
 from tests.support.processes import ROOT, AppServer, Deployment
 from tests.support.servers import PostgresServer, RedisServer
 
+LISTING_ATTEMPTS = 8
 HEARTBEAT = 2.0
 LEASE = 4.0
 SETTINGS = {
@@ -310,11 +311,18 @@ class World:
     async def _snapshot(self, device: Device) -> Snapshot:
         state = device.client.state
         listed: dict[str, int] | None = None
-        try:
-            page = await device.client.api.call("GET", "/v1/conversations", params={"limit": 200})
-            listed = {item["id"]: item["unread"] for item in page["results"]}
-        except ChatError as error:
-            self.history.failures.append((self.now(), f"{device.name} cannot list conversations: {error!r}"))
+        for attempt in range(LISTING_ATTEMPTS):
+            try:
+                page = await device.client.api.call("GET", "/v1/conversations", params={"limit": 200})
+            except ChatError as error:
+                # A connection of the server's pool may have died with the PostgreSQL before.
+                if attempt == LISTING_ATTEMPTS - 1:
+                    reason = f"{device.name} cannot list conversations: {error!r}"
+                    self.history.failures.append((self.now(), reason))
+                await asyncio.sleep(0.5)
+            else:
+                listed = {item["id"]: item["unread"] for item in page["results"]}
+                break
         return Snapshot(
             client=device.name,
             user=device.user,
