@@ -7,7 +7,19 @@ from collections.abc import Callable
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
-from chatbe import problems
+from chatbe import health, problems
+
+PROBES = {"/healthz": health.healthz, "/readyz": health.readyz, "/metrics": health.metrics}
+
+
+def probes(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """Answer probes before any host, session or cookie is looked at: they come by address, from inside."""
+
+    def answer(request: HttpRequest) -> HttpResponse:
+        probe = PROBES.get(request.path_info)
+        return get_response(request) if probe is None else probe(request)
+
+    return answer
 
 
 def chunked_bodies(

@@ -68,6 +68,8 @@ def _postgres(url: str) -> dict[str, Any]:
         "PORT": str(parts.get("port") or ""),
         "OPTIONS": options,
         "CONN_MAX_AGE": 0,
+        # A connection that a restart of PostgreSQL has cut must not fail the request that gets it.
+        "CONN_HEALTH_CHECKS": True,
     }
 
 
@@ -130,6 +132,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "chatbe.middleware.probes",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "chatbe.middleware.chunked_bodies",

@@ -3,12 +3,9 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from chatbe import documents, health
+from chatbe import documents
 
 urlpatterns = [
-    path("healthz", health.healthz),
-    path("readyz", health.readyz),
-    path("metrics", health.metrics),
     path("v1/schema", documents.schema, name="schema"),
     path("v1/docs", documents.swagger, name="docs"),
     path("v1/asyncapi", documents.asyncapi, name="asyncapi"),

@@ -15,6 +15,14 @@ def test_a_server_is_alive_and_ready(servers: list[AppServer], backend: str) -> 
     assert set(ready.json()["checks"]) == ({"database", "redis"} if backend == "cluster" else {"database"})
 
 
+def test_probes_come_under_any_host(servers: list[AppServer]) -> None:
+    for path in ("/healthz", "/readyz", "/metrics"):
+        answer = httpx.get(f"{servers[0].url}{path}", headers={"Host": "10.0.0.1"})
+        assert answer.status_code == 200
+    foreign = httpx.get(f"{servers[0].url}/v1/schema", headers={"Host": "evil.example"})
+    assert foreign.status_code == 400
+
+
 def test_metrics_count_what_happens(servers: list[AppServer]) -> None:
     alice, bob = Person(servers[0].url, new_name("alice")), Person(servers[0].url, new_name("bob"))
     befriend(alice, bob)
