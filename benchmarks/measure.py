@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import time
@@ -14,27 +15,31 @@ _TICK = os.sysconf("SC_CLK_TCK")
 def family(pid: int) -> list[int]:
     """A process and all its living descendants."""
     members = [pid]
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            members.extend(_family_or_gone(int(child)))
+    for task in _listed(Path(f"/proc/{pid}/task")):
+        for child in _text(task / "children").split():
+            members.extend(family(int(child)))
     return members
 
 
-def _family_or_gone(pid: int) -> list[int]:
-    try:
-        return family(pid)
-    except (FileNotFoundError, ProcessLookupError):
-        return []
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder of /proc; nothing, once the process is gone."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return list(folder.iterdir())
+    return []
+
+
+def _text(path: Path) -> str:
+    """What a file of /proc says; nothing, once the process or thread is gone."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return path.read_text()
+    return ""
 
 
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process and its descendants, those included that have ended."""
     ticks = 0
     for member in family(pid):
-        try:
-            fields = Path(f"/proc/{member}/stat").read_text().rsplit(")", 1)[1].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+        fields = _text(Path(f"/proc/{member}/stat")).rpartition(")")[2].split()
         # utime, stime, and the same of children that ended and were waited for.
         ticks += sum(map(int, fields[11:15]))
     return ticks / _TICK
@@ -44,7 +49,7 @@ def resident_kib(pid: int) -> int:
     """KiB of memory in a process and its descendants; what they share is counted once (PSS)."""
     total = 0
     for member in family(pid):
-        for line in Path(f"/proc/{member}/smaps_rollup").read_text().splitlines():
+        for line in _text(Path(f"/proc/{member}/smaps_rollup")).splitlines():
             if line.startswith("Pss:"):
                 total += int(line.split()[1])
     return total
