@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("messaging.tails")
 
 KEPT_SECONDS = 600.0
-"""Rows of the log live at least so long; a process that did not ask for half of it looks at everything."""
+"""Rows of the log live at least so long; a process that did not ask for half of it begins afresh."""
 
 ASK = """
     SELECT pg_current_snapshot()::text, pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
@@ -164,9 +164,12 @@ class TailPart:
         now = time.monotonic()
         found = await self.node.call(ask, self._snapshot)
         if found.epoch != self.node.epoch or found.xmax < self._xmax:
-            await self._went_back()
+            logger.error("the database went back", extra={"node": self.node.id})
+            await self._begin_afresh()
         elif now - self._asked_at > KEPT_SECONDS / 2:
-            await hub.check_all()
+            # The log may have been cut meanwhile: of what was opened, of rights and of marks nothing else tells.
+            logger.warning("could not ask for too long", extra={"node": self.node.id})
+            await self._begin_afresh()
         for conversation, head in found.heads.items():
             hub.note_head(conversation, head)
         if found.opened and hub.users:
@@ -193,9 +196,10 @@ class TailPart:
         for part in self.node.parts:
             part.rights_changed(user)
 
-    async def _went_back(self) -> None:
-        """The database was restored from an older state: nothing that this process knows of it holds."""
-        logger.error("the database went back; closing every socket", extra={"node": self.node.id})
+    async def _begin_afresh(self) -> None:
+        """Nothing that this process knows of the database holds: close every socket, forget every position."""
         self.node.epoch = await self.node.call(stream.epoch)
+        self._old.clear()
         for socket in list(self.node.hub.sockets.values()):
             socket.close(CloseCode.RESTARTING)
+        self.node.hub.forget_all()

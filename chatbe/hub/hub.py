@@ -173,6 +173,16 @@ class Hub:
             user.topics.discard(topic)
             self._forget_if_alone(topic)
 
+    def forget_all(self) -> None:
+        """No position holds any more, and every socket is being closed: later ones begin afresh."""
+        for topic in self.topics.values():
+            if topic.repair is not None:
+                topic.repair.cancel()
+        self.topics.clear()
+        for user in self.users.values():
+            user.topics.clear()
+            user.loaded, user.seen = False, None
+
     def _forget_if_alone(self, topic: Topic) -> None:
         if not topic.members:
             del self.topics[topic.id]
