@@ -38,7 +38,13 @@ def main(arguments: list[str] | None = None) -> int:
     names = options.only or [name for name in FAULTS if name != "kill-worker" or options.workers > 1]
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     folder = options.out or ROOT / "var" / "faults" / f"{stamp}-{seed}"
-    size = Size(clients=options.clients, servers=options.servers, workers=options.workers, rate=options.rate)
+    size = Size(
+        clients=options.clients,
+        people=options.people,
+        servers=options.servers,
+        workers=options.workers,
+        rate=options.rate,
+    )
     result = asyncio.run(_until_told(run(
         names,
         seed=seed,
@@ -53,7 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"\n{messages} messages stored, {len(result.history.connections)} connections; evidence: {result.verdict}"
     )
-    again = f"make faults ARGS='--seed {seed} --only {','.join(names)} --clients {size.clients}'"
+    only = f" --only {','.join(options.only)}" if options.only else ""
+    again = f"make faults ARGS='--seed {seed}{only} {_sizes(options)}'"
     if result.violations:
         print(f"\nBROKEN:\n{report.describe(result.violations)}\n\nAgain: {again}")
         return 1
@@ -79,6 +86,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="go on for so long, in an order that the seed gives")
     parser.add_argument("--only", type=_names, metavar="fault,…", help="these faults, in this order")
     parser.add_argument("--clients", type=int, default=24)
+    parser.add_argument(
+        "--people", type=int, default=0, help="whose devices these are (default two thirds as many)"
+    )
     parser.add_argument("--servers", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1, help="processes of each server")
     parser.add_argument("--rate", type=float, default=3.0, help="messages per second of each client")
@@ -86,6 +96,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="list the faults")
     parser.add_argument("--check", type=Path, metavar="history.jsonl.gz", help="judge a kept history again")
     return parser.parse_args(arguments)
+
+
+def _sizes(options: argparse.Namespace) -> str:
+    """The options that say how large the run was, as they are given."""
+    names = ("minutes", "clients", "people", "servers", "workers", "rate")
+    return " ".join(f"--{name} {value}" for name in names if (value := getattr(options, name)))
 
 
 def _names(text: str) -> list[str]:

@@ -167,6 +167,18 @@ async def cut_clients(world: World, workload: Workload) -> dict[str, Any]:
     return {"cuts": cuts}
 
 
+@fault("churn")
+async def churn(world: World, workload: Workload) -> dict[str, Any]:
+    """Clients come and go all the time, so that someone is always just beginning its stream."""
+    cuts = 0
+    for _ in range(60):
+        for link in _links(_some(world, world.devices, 0.1)):
+            cuts += link.connections
+            link.cut()
+        await asyncio.sleep(0.08)
+    return {"cuts": cuts}
+
+
 @fault("delay-clients")
 async def delay_clients(world: World, workload: Workload) -> dict[str, Any]:
     """Every piece of data of half the clients takes up to 0.8 s longer; then some are cut."""

@@ -58,6 +58,8 @@ class Size:
     """How large a run is."""
 
     clients: int = 24
+    people: int = 0
+    """Whose devices they are; 0: two thirds as many. With few people there are few, busy conversations."""
     servers: int = 2
     workers: int = 1
     rate: float = 3.0
@@ -173,7 +175,7 @@ class World:
         # Closed before its servers' PostgreSQL.
         self._stack.push_async_callback(asyncio.to_thread, self.deployment.close)
         await asyncio.to_thread(self.deployment.manage, "migrate", "--verbosity", "0")
-        self.users = people.names(max(3, self.size.clients * 2 // 3))
+        self.users = people.names(self.size.people or max(3, self.size.clients * 2 // 3))
         made = await asyncio.to_thread(
             subprocess.run,
             [sys.executable, "-m", "tests.faults.people", str(len(self.users)), str(self.size.clients)],
