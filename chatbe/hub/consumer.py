@@ -111,6 +111,9 @@ class SocketConsumer(Outbox, AsyncConsumer):
         if admission.close_code is not None:
             self.close(admission.close_code)
             return False
+        if self.node.draining:
+            # Said goodbye to the others before this one had come.
+            self.close(CloseCode.RESTARTING)
         if self.closed:
             return False
         self.admitted = True

@@ -130,8 +130,12 @@ class Node:
         sockets = list(self.hub.sockets.values())
         logger.info("draining", extra={"node": self.id, "sockets": len(sockets)})
         try:
-            otps = await self.call(registry.issue_otps, [socket.identity.session_id for socket in sockets])
-        except Unavailable:
+            otps = await asyncio.wait_for(
+                self.call(registry.issue_otps, [socket.identity.session_id for socket in sockets]),
+                timeout / 4,
+            )
+        except (Unavailable, TimeoutError):
+            # The clients fetch their own.
             otps = {}
         # Clients come back spread over time: a hundred sockets per second, two seconds at least.
         spread = max(2.0, len(sockets) / 100)
@@ -143,10 +147,15 @@ class Node:
             socket.stop_reading()
             socket.answer(bye)
         await _until(lambda: not any(socket.unanswered for socket in sockets), deadline)
-        for socket in sockets:
+        # Also those that were let in meanwhile.
+        for socket in list(self.hub.sockets.values()):
             socket.close(CloseCode.RESTARTING)
         for part in reversed(self.parts):
-            await part.stop()
+            try:
+                await asyncio.wait_for(part.stop(), max(0.1, deadline - time.monotonic()))
+            except TimeoutError:
+                # A database that does not answer must not keep the process.
+                logger.warning("a part does not stop", extra={"node": self.id, "part": type(part).__name__})
         await _until(lambda: not self.hub.sockets, deadline)
         await self.stop()
 

@@ -42,7 +42,9 @@ Done = Callable[[Verdict | None], None]
 """Called on the loop with the verdict, or None when the commit is unknown or did not happen: `unavailable`."""
 
 TURNS_UNTIL_ALONE = 3
-"""So many times a locked conversation is passed over; then its messages wait for the lock."""
+"""So many times a locked conversation is passed over; then its messages wait for the lock, which holds up
+all others: for no longer than the backend's lock timeout, and with a pause before the next time."""
+ALONE_PAUSE = 1.0
 CONFLICTS = 10
 WATCH_PERIOD = 1.0
 AWAY_PAUSE = 1.0
@@ -87,8 +89,21 @@ def settling(batch: Sequence[Item]) -> Settling:
                 return [Verdict("invalid")]
             middle = len(batch) // 2
             first = yield from settling(batch[:middle])
-            second = yield from settling(batch[middle:])
-            return [*first, *second]
+            # What was passed over in the first half must not be overtaken in the second.
+            locked = {
+                item.conversation
+                for item, verdict in zip(batch[:middle], first, strict=True)
+                if verdict is not None and verdict.code == "locked"
+            }
+            rest = [item for item in batch[middle:] if item.conversation not in locked]
+            second = iter((yield from settling(rest)) if rest else ())
+            return [
+                *first,
+                *(
+                    Verdict("locked") if item.conversation in locked else next(second)
+                    for item in batch[middle:]
+                ),
+            ]
         else:
             return [
                 replace(verdict, code="ok") if verdict.code == "repeat" and verdict.id == item.id else verdict
@@ -138,7 +153,9 @@ class Writer:
         self._waiting: list[_Entry] = []
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._in_flight = False
+        self._flight_began = 0.0
         self._away_until = 0.0
+        self._alone_again = 0.0
         self.stored = self.batches = self.in_doubt = 0
         self._deadline: float = settings.CHATBE_SEND_DEADLINE
         self._watch: asyncio.TimerHandle | None = None
@@ -159,6 +176,9 @@ class Writer:
         key = (item.sender, item.client_id)
         entry = self._entries.get(key)
         if entry is not None:
+            if entry.told:
+                # Its sender was told `unavailable`, and it is still not known what became of it.
+                raise Unavailable("The database does not answer.", retry_after=AWAY_PAUSE)
             if entry.followers is None:
                 entry.followers = []
             entry.followers.append(done)
@@ -199,7 +219,9 @@ class Writer:
             self._idle.set()
             return
         first = self._waiting[0]
-        if first.turns >= TURNS_UNTIL_ALONE:
+        self._flight_began = time.monotonic()
+        if first.turns >= TURNS_UNTIL_ALONE and self._flight_began >= self._alone_again:
+            self._alone_again = self._flight_began + ALONE_PAUSE
             conversation = first.item.conversation
             batch = [entry for entry in self._waiting if entry.item.conversation == conversation][
                 : self._batch_size
@@ -245,8 +267,8 @@ class Writer:
         now = time.monotonic()
         self.batches += 1
         again: list[_Entry] = []
-        if verdicts and all(verdict is None for verdict in verdicts):
-            self._away_until = now + AWAY_PAUSE
+        # None at all: the database is away. Any other answer shows that it is back.
+        self._away_until = now + AWAY_PAUSE if all(verdict is None for verdict in verdicts) else 0.0
         for entry, verdict in zip(batch, verdicts, strict=True):
             locked = verdict is not None and verdict.code == "locked"
             if locked and now < entry.deadline:
@@ -260,24 +282,33 @@ class Writer:
                 self.stored += 1
             self._tell(entry, None if locked else verdict)
         if again:
-            # In front, so that nothing of the same sender overtakes them.
-            self._waiting[:0] = again
-        if self._waiting and len(again) == len(batch):
+            self._put_back(again)
+        if again and len(again) == len(self._waiting):
             self._loop.call_later(0.005, self._next)
         else:
             self._next()
 
+    def _put_back(self, passed_over: list[_Entry]) -> None:
+        """Let what is locked go behind all others, so that it holds up nobody, and in front of what follows it
+        in its conversation, so that nothing overtakes it."""
+        locked = {entry.item.conversation for entry in passed_over}
+        others = [entry for entry in self._waiting if entry.item.conversation not in locked]
+        following = [entry for entry in self._waiting if entry.item.conversation in locked]
+        self._waiting = [*others, *passed_over, *following]
+
     def _expire(self) -> None:
-        """Tell senders whose deadline has passed, while the thread may be stuck in the database."""
+        """Tell senders whose deadline has passed, while a batch may be stuck in the database.
+
+        As long as one is, the database counts as away and nobody else has to wait for it.
+        """
         self._watch = None
         if not self._in_flight:
             return
         self._watch = self._loop.call_later(WATCH_PERIOD, self._expire)
         now = time.monotonic()
-        late = [entry for entry in self._entries.values() if entry.deadline <= now and not entry.told]
-        if late:
-            self._away_until = now + AWAY_PAUSE
-        for entry in late:
+        if now - self._flight_began >= self._deadline:
+            self._away_until = now + WATCH_PERIOD + AWAY_PAUSE
+        for entry in [entry for entry in self._entries.values() if entry.deadline <= now and not entry.told]:
             self._tell(entry, None)
             entry.told = True
 

@@ -31,7 +31,7 @@ ONE = (
     "SELECT * FROM messaging_write_one({}::uuid, {}::uuid, {}::uuid, {}::uuid, {}::text, {}::bigint,"
     " {}::timestamptz, {}::text)"
 )
-LOCK_TIMEOUT = "2s"
+LOCK_TIMEOUT = "200ms"
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 20.0
 """A batch without an answer for so long is in doubt: the connection is given up."""
