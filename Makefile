@@ -28,6 +28,10 @@ test: venv-test ## Run all tests, embedded and on PostgreSQL + Redis (ARGS="-k w
 faults: venv-test ## Kill, pause and cut off real servers while clients chat, and judge it (ARGS="--minutes 30 --seed 7")
 	@exec $(BIN)/python -m tests.faults $(ARGS)
 
+.PHONY: bench
+bench: venv-test ## Measure what a message costs, beside other servers (ARGS="--quick", ARGS="--only saturation,steady")
+	@exec $(BIN)/python -m benchmarks $(ARGS)
+
 .PHONY: lint
 lint: venv-lint ## Check style, types, the arrows between packages, migrations and documents
 	$(BIN)/ruff check .

@@ -251,6 +251,7 @@ class Growth(Workload):
             conversations = growth.grow(target, start=conversations, total=total)
             who = growth.active(conversations)
             stages[f"{total}_messages"] = {
+                "disk_bytes_per_message": round(target.table_bytes("messaging_message") / total),
                 "rounds": [
                     {
                         "send": await messages.drive(target, seconds=self.sizes.seconds, who=who),
@@ -259,7 +260,7 @@ class Growth(Workload):
                         ),
                     }
                     for _ in range(self.sizes.growth_rounds)
-                ]
+                ],
             }
         return stages
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import psycopg
+import redis
 
 from benchmarks import machine, profiler
 from benchmarks.errors import TargetError
@@ -52,6 +53,17 @@ class Stage:
             self.redis = RedisServer()
             self.postgres.start()
             self.redis.start()
+
+    def written_bytes(self) -> int:
+        """Bytes that PostgreSQL has written ahead (WAL) since it was made."""
+        with psycopg.connect(self.postgres.url) as connection:
+            rows = connection.execute("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn").fetchall()
+            return int(rows[0][0])
+
+    def redis_bytes(self) -> int:
+        """What Redis holds."""
+        with redis.Redis.from_url(self.redis.url) as client:
+            return int(client.info("memory")["used_memory"])
 
     def close(self) -> None:
         """End both."""
@@ -185,6 +197,11 @@ class Target:
         with psycopg.connect(self.database, autocommit=True) as connection:
             connection.execute("VACUUM (ANALYZE)")
             connection.execute("CHECKPOINT")
+
+    def table_bytes(self, table: str) -> int:
+        """Bytes of a table with its indexes."""
+        with psycopg.connect(self.database) as connection:
+            return int(connection.execute("SELECT pg_total_relation_size(%s)", [table]).fetchall()[0][0])
 
     def people(self, friendships: Sequence[tuple[str, str]], others: Sequence[str] = ()) -> None:
         """Make users who are mutual contacts, and others who know nobody."""

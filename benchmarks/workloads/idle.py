@@ -57,6 +57,7 @@ async def upkeep(target: Target, *, count: int, seconds: float, interval: float)
     Leases, sweeps and whatever else the server does by itself are included.
     """
     tally = Tally()
+    redis_before = target.stage.redis_bytes()
     clients = await open_clients(target.urls(_everyone(count)), lambda: Client(target.dialect, tally))
     stopping = False
 
@@ -75,6 +76,7 @@ async def upkeep(target: Target, *, count: int, seconds: float, interval: float)
     with target.measured() as meter:
         await asyncio.sleep(seconds)
     memory_kib = resident_kib(target.pid)
+    redis_bytes = target.stage.redis_bytes() - redis_before
     stopping = True
     await beating
     if tally.closed:
@@ -86,4 +88,5 @@ async def upkeep(target: Target, *, count: int, seconds: float, interval: float)
         "connections": count,
         "heartbeats_per_second": round(count / interval, 1),
         "mib": round(memory_kib / 1024, 1),
+        "redis_bytes_per_user": round(redis_bytes / count),
     }

@@ -71,10 +71,12 @@ async def drive(
                 sender.send_message(BODY)
     await asyncio.sleep(WARM_UP)
     tally.latencies.clear()
+    written = target.stage.written_bytes()
     with target.measured() as meter:
         first = tally.delivered
         await asyncio.sleep(seconds)
         count = tally.delivered - first
+    written = target.stage.written_bytes() - written
     latencies = percentiles(tally.latencies)
     stopping = True
     if generator is not None:
@@ -94,5 +96,6 @@ async def drive(
         "latency_ms": latencies,
         "server_core_share": round(sum(meter.seconds.values()) / meter.elapsed, 3),
         "load_core_share": round(meter.own / meter.elapsed, 3),
+        "wal_bytes_per_message": round(written / max(count, 1)),
         "load_us_per_message": round(meter.own / max(count, 1) * 1e6, 1),
     }
