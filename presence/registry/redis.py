@@ -203,10 +203,12 @@ class Host:
 
     async def _send(self, commands: list[tuple[Argument, ...]]) -> list[Any]:
         connection = self._connection
-        await connection.send_packed_command(
-            b"".join(part for command in commands for part in connection.pack_command(*command)),
-            check_health=False,
-        )
+        packed = b"".join(part for command in commands for part in connection.pack_command(*command))
+        try:
+            await connection.send_packed_command(packed, check_health=False)
+        except RuntimeError as error:
+            # What uvloop raises where its transport has noticed the end before redis-py has; it has disconnected.
+            raise RedisConnectionError(str(error)) from error
         replies: list[Any] = []
         for _ in commands:
             try:

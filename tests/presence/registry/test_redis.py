@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from redis.asyncio.connection import Connection
 
 from presence.registry.base import Lease, PresenceUnavailable, Terms
 from presence.registry.redis import Host, RedisReader, RedisRegistry, place_of
@@ -159,6 +160,21 @@ async def test_a_restarted_redis_is_used_again(own_server: RedisServer) -> None:
     own_server.start()
     assert await registry.refresh(ON_ALICE) == {"c1"}
     await registry.close()
+
+
+async def test_a_transport_that_is_closed_already_is_a_lost_connection(first: RedisRegistry) -> None:
+    await first.connect(ALICE, "c1", "s1")
+    connection = first._host(ALICE)._connection
+    assert isinstance(connection, Connection)
+    sender = connection._writer
+    assert sender is not None
+
+    def closed(data: object) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    sender.writelines = closed  # type: ignore[method-assign]  # as uvloop's does
+    statuses = await asyncio.wait_for(first.read([ALICE]), 5)
+    assert statuses[ALICE].online
 
 
 async def test_a_redis_that_hangs_is_unavailable_within_the_timeout_for_all_who_wait(
