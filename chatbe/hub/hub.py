@@ -298,9 +298,7 @@ class Hub:
             for socket in user.sockets:
                 if change.ack is not None and socket.connection == origin:
                     answered = True
-                    if change.opening:
-                        socket.offer_event(change.opening, in_stream=True)
-                    socket.offer_ack(conversation, rev, change.ack)
+                    socket.offer_ack(conversation, rev, change.ack, change.opening)
                 else:
                     socket.offer_change(conversation, rev, frame)
         if change.ack is not None and not answered:

@@ -62,6 +62,8 @@ class Outbox:
         self.held: list[Held] | None = None
         self.acks: dict[tuple[str, int], frames.Ack] | None = None
         """Acks whose place in the stream has not come yet."""
+        self.openings: dict[str, bytes] | None = None
+        """Conversation → the frame of the event that goes before its first, which an ack stands for."""
         self.missed = False
         """Whether an event that is not of the stream was left out while it began."""
         self.missed_marks = False
@@ -109,8 +111,8 @@ class Outbox:
         elif state is State.LAGGING:
             self._note(conversation, rev)
 
-    def offer_ack(self, conversation: str, rev: int, ack: frames.Ack) -> None:
-        """The ack that stands for the change with this rev."""
+    def offer_ack(self, conversation: str, rev: int, ack: frames.Ack, opening: bytes = b"") -> None:
+        """The ack that stands for the change with this rev; `opening` is the frame of an event before it."""
         state = self.state
         if state is State.WAITING:
             self.answer(ack)
@@ -118,9 +120,13 @@ class Outbox:
             ack.duplicate = True
             self.answer(ack)
         elif state is State.LIVE:
+            if opening:
+                self.transport.write_frames(opening)
             self.answer(ack)
         elif state is State.CATCHING_UP:
             self._keep_ack(conversation, rev, ack)
+            if opening:
+                self.openings = {**(self.openings or {}), conversation: opening}
             self._hold((conversation, rev, b""))
         elif state is State.LAGGING:
             self._note(conversation, rev)
@@ -195,6 +201,8 @@ class Outbox:
             if ack is not None:
                 if passed:
                     ack.duplicate = True
+                elif self.openings and conversation in self.openings:
+                    self.transport.write_frames(self.openings.pop(conversation))
                 self.answer(ack)
             elif frame and not passed:
                 self.transport.write_frames(frame)
@@ -203,6 +211,7 @@ class Outbox:
             ack.duplicate = True
             self.answer(ack)
         self.acks = None
+        self.openings = None
         self.relieved()
 
     # --- inner -------------------------------------------------------------------------------------

@@ -133,6 +133,18 @@ def test_an_ack_keeps_its_place_among_held_events(box: Box) -> None:
     assert box.sent() == [1, "a2", 3]
 
 
+def test_what_opens_a_conversation_goes_before_its_first_ack_and_only_if_that_was_not_read(box: Box) -> None:
+    box.begin_to_catch_up()
+    box.offer_ack(C, 1, ack(1), RECEIPT)
+    box.offer_ack(C, 2, ack(2))
+    box.go_live({C: 0})
+    assert box.sent() == ["receipt", "a1", "a2"]
+    box.begin_to_catch_up()
+    box.offer_ack(C, 1, ack(1), RECEIPT)
+    box.go_live({C: 1})
+    assert box.sent()[3:] == ["d1"]
+
+
 def test_an_ack_is_taken_in_place_of_the_row_that_was_read_and_sent_once(box: Box) -> None:
     box.begin_to_catch_up()
     box.offer_ack(C, 2, ack(2))
