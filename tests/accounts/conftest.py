@@ -31,12 +31,8 @@ def hashed_password() -> str:
 
 @functools.cache
 def documented() -> dict[str, Any]:
-    generator = SchemaGenerator(
-        patterns=[path("v1/", include("accounts.api.urls"))]
-    )
-    schema: dict[str, Any] = generator.get_schema(
-        request=None, public=True
-    )
+    generator = SchemaGenerator(patterns=[path("v1/", include("accounts.api.urls"))])
+    schema: dict[str, Any] = generator.get_schema(request=None, public=True)
     return schema
 
 
