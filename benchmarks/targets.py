@@ -6,9 +6,11 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,6 +42,7 @@ class Stage:
     """PostgreSQL and Redis, on the servers' core; commits are flushed to the disk."""
 
     def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="chatbe-benchmarks-"))
         with machine.on_core(machine.SERVER_CORE):
             self.postgres = PostgresServer(
                 fsync=True,
@@ -66,16 +69,17 @@ class Stage:
             return int(client.info("memory")["used_memory"])
 
     def close(self) -> None:
-        """End both."""
+        """End both, and forget the servers' logs."""
         self.redis.close()
         self.postgres.close()
+        shutil.rmtree(self.folder)
 
     def describe(self) -> dict[str, str]:
         """Versions, and the settings of PostgreSQL that decide what a commit costs."""
         names = ("server_version", "synchronous_commit", "fsync", "full_page_writes", "shared_buffers")
         with psycopg.connect(self.postgres.url) as connection:
             rows = connection.execute(
-                "SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", [list(names)]
+                "SELECT name, current_setting(name) FROM unnest(%s::text[]) AS name", [list(names)]
             )
             return dict(rows.fetchall())
 
@@ -94,7 +98,7 @@ class Target:
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
         self.profile = False
-        self.log = stage.postgres.folder.parent / f"{stage.postgres.folder.name}-{self.name}.log"
+        self.log = stage.folder / f"{self.name}.log"
         self.database_name = f"bench_{self.family}"
         self.database = database_url(stage.postgres.url, self.database_name)
 
@@ -138,7 +142,7 @@ class Target:
     def start(self) -> None:
         """Start the server on its core and wait until it listens."""
         self.port = free_port()
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), **self.environment()}
+        environment = {**_neutral_environment(), **self.environment()}
         with machine.on_core(machine.SERVER_CORE), self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command(), cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -171,7 +175,7 @@ class Target:
 
     def run(self, *command: str, request: str = "") -> str:
         """Run a command in the server's environment, off the server's core; returns what it printed."""
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), **self.environment()}
+        environment = {**_neutral_environment(), **self.environment()}
         result = subprocess.run(
             [sys.executable, *command],
             cwd=ROOT,
@@ -213,6 +217,15 @@ class Target:
         return [
             self.dialect.url(self.port, user, ticket) for user, ticket in zip(users, tickets, strict=True)
         ]
+
+
+def _neutral_environment() -> dict[str, str]:
+    """This process's, without what would configure a server by accident."""
+    ours = ("CHATBE_", "DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DJANGO_SETTINGS_MODULE", "DEBUG")
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith(ours)},
+        "PYTHONPATH": str(ROOT),
+    }
 
 
 # --- what is said on the wire ------------------------------------------------------------------------
