@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 from django.conf import settings
+from django.db import connection
 
 from accounts.models import Contact, User
 from chatbe.core.errors import Unavailable
@@ -36,7 +37,9 @@ from chatbe.wire import frames
 from messaging import stream, tails, writer
 from messaging.handlers import MessagingPart
 from messaging.models import Conversation, Membership
-from messaging.writer.base import BatchConflicts, DatabaseAway, Verdict
+from messaging.writer.base import BatchConflicts, BatchFailed, DatabaseAway, Verdict
+from messaging.writer.orm import OrmBackend
+from messaging.writer.postgres import DirectBackend
 
 T = TypeVar("T")
 Frame = dict[str, Any]
@@ -303,9 +306,9 @@ class InlineStore:
                 outcome = DatabaseAway()
             else:
                 try:
-                    with _blocking():
+                    with _blocking(), _lock_timeout(on=wait):
                         outcome = self._store.commit(batch, now=now, policy=policy, wait=wait)
-                except BatchConflicts as error:
+                except (BatchConflicts, BatchFailed, DatabaseAway) as error:
                     outcome = error
                 if self._world.answer_lost():
                     outcome = DatabaseAway()
@@ -318,12 +321,21 @@ class InlineStore:
         pass
 
 
+@contextlib.contextmanager
+def _lock_timeout(*, on: bool) -> Iterator[None]:
+    """Whoever waits for a lock waits in real time, so not for long."""
+    if not on or connection.vendor != "postgresql":
+        yield
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SET lock_timeout = '20ms'")
+        try:
+            yield
+        finally:
+            cursor.execute("SET lock_timeout = 0")
+
+
 def _blocking_backend() -> Any:
-    from django.db import connection
-
-    from messaging.writer.orm import OrmBackend
-    from messaging.writer.postgres import DirectBackend
-
     return DirectBackend() if connection.vendor == "postgresql" else OrmBackend()
 
 
