@@ -128,8 +128,10 @@ def main() -> int:
         profiler.py_spy()
     os.sched_setaffinity(0, {machine.LOAD_CORE})
     workloads = [kind(sizes(options)) for kind in WORKLOADS if not chosen or kind.name in chosen]
+    titles = {workload.name: workload.title for workload in workloads}
     results: dict[str, dict[str, list[Any]]] = {}
     failures: list[str] = []
+    page: Path | None = None
     stage = Stage()
     try:
         head = about(stage, options)
@@ -142,12 +144,13 @@ def main() -> int:
             if targets:
                 results[workload.name], failed = run(workload, targets, profile=options.profile)
                 failures += failed
+                # After each, so that what is interrupted has not measured for nothing.
+                page = report.save(options.results, head, titles, results)
     finally:
         stage.close()
-    titles = {workload.name: workload.title for workload in workloads}
-    page = report.save(options.results, head, titles, results)
-    print(page.read_text())
-    print(f"Written to {page} and {page.with_suffix('.json').name}.")
+    if page is not None:
+        print(page.read_text())
+        print(f"Written to {page} and {page.with_suffix('.json').name}.")
     for failure in failures:
         print(f"Failed: {failure}", file=sys.stderr)
     return 1 if failures else 0
