@@ -2,6 +2,10 @@
 
 It is Twisted's own asyncio reactor without a logging context around each read and write, which
 would cost more than reading from the socket does.
+
+And it knows that uvloop lets go of a descriptor that was reset, after one last call (uvloop#552).
+Where bytes had come before the reset, that call reads them and learns nothing of the end; from
+then on no event comes, and adding a reader or a writer raises RuntimeError.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from typing import Any
 
 import uvloop
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
-from twisted.internet.main import installReactor
+from twisted.internet.main import CONNECTION_LOST, installReactor
 
 logger = logging.getLogger("chatbe.hub.reactor")
 
@@ -31,15 +35,44 @@ class UvloopReactor(AsyncioSelectorReactor):
         """Have `reader.doRead` called while there is something to read."""
         if reader not in self._readers:
             descriptor = reader.fileno()
-            self.loop.add_reader(descriptor, self._act, reader, reader.doRead, True)
-            self._readers[reader] = descriptor
+            try:
+                self.loop.add_reader(descriptor, self._act, reader, reader.doRead, True)
+            except RuntimeError:
+                self._was_let_go(reader, descriptor)
+            else:
+                self._readers[reader] = descriptor
 
     def addWriter(self, writer: Any) -> None:
         """Have `writer.doWrite` called while the kernel takes more."""
         if writer not in self._writers:
             descriptor = writer.fileno()
-            self.loop.add_writer(descriptor, self._act, writer, writer.doWrite, False)
-            self._writers[writer] = descriptor
+            try:
+                self.loop.add_writer(descriptor, self._act, writer, writer.doWrite, False)
+            except RuntimeError:
+                self._was_let_go(writer, descriptor)
+            else:
+                self._writers[writer] = descriptor
+
+    def is_reading(self, selectable: Any) -> bool:
+        """Whether a reader was added and not removed; uvloop may have let go of it all the same."""
+        return selectable in self._readers
+
+    def read(self, selectable: Any) -> None:
+        """Do what an event would do that there is something to read."""
+        self._act(selectable, selectable.doRead, True)
+
+    def drop(self, selectable: Any) -> None:
+        """End a connection that is broken, in a turn of its own: the caller may be telling many of something."""
+        self.loop.call_soon(self._drop, selectable)
+
+    def _drop(self, selectable: Any) -> None:
+        if selectable.fileno() != -1:
+            self._disconnectSelectable(selectable, CONNECTION_LOST, False)
+
+    def _was_let_go(self, selectable: Any, descriptor: int) -> None:
+        # Or whoever gets the same descriptor next would find it let go, too.
+        self.loop.remove_reader(descriptor)
+        self.drop(selectable)
 
     def _act(self, selectable: Any, act: Any, is_read: bool) -> None:
         try:

@@ -167,9 +167,11 @@ class Connection(tcp.Server):
             return
         try:
             sent = self.socket.send(data)
-        except OSError:
-            # Full, or broken: the reactor's next write finds out and ends the connection if need be.
+        except BlockingIOError:
             sent = 0
+        except OSError:
+            _reactor.drop(self)
+            return
         if sent < len(data):
             self.write(data[sent:])
 
@@ -183,8 +185,22 @@ class Connection(tcp.Server):
             return main.CONNECTION_LOST
         if not data:
             return main.CONNECTION_DONE
+        self._server.read_lately.add(self)
         self.protocol.dataReceived(data)
         return None
+
+    def look(self) -> None:
+        """See whether the connection was reset just after its last bytes: no event tells (see `reactor`)."""
+        if self.disconnected or not _reactor.is_reading(self):
+            return
+        try:
+            self.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            _reactor.drop(self)
+        else:
+            _reactor.read(self)
 
     def doWrite(self) -> Any:
         """Write what is buffered."""
@@ -204,6 +220,7 @@ class Connection(tcp.Server):
         """Tell the protocol."""
         self._server.open_connections.discard(self)
         self._server.fresh_connections.discard(self)
+        self._server.read_lately.discard(self)
         self.on_drain = None
         super().connectionLost(reason)
 
@@ -769,6 +786,7 @@ class Server(DaphneServer):
         self.sockets: set[SocketProtocol] = set()
         self.requests: set[Request] = set()
         self.open_connections: set[Connection] = set()
+        self.read_lately: set[Connection] = set()
         self.fresh_connections: set[Connection] = set()
         """Those from which nothing has come yet."""
         self.http_factory = RequestFactory(self)
@@ -982,6 +1000,9 @@ class Server(DaphneServer):
             protocol.supervise(now, self.options)
         for request in tuple(self.requests):
             request.check_timeouts()
+        lately, self.read_lately = self.read_lately, set()
+        for connection in lately:
+            connection.look()
         moment = self._loop.time()
         for protocol in [protocol for protocol, deadline in self._leaving.items() if deadline < moment]:
             del self._leaving[protocol]

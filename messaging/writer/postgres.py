@@ -245,7 +245,8 @@ class PostgresBackend:
             self._pg.send_query_prepared(statement, values)
             if self._pg.flush():
                 self._loop.add_writer(self._fd, self._writable)
-        except psycopg.OperationalError as error:
+        except (psycopg.OperationalError, RuntimeError) as error:
+            # RuntimeError is uvloop's, which has seen the end of the connection before libpq.
             self._lost(error)
 
     def _writable(self) -> None:

@@ -384,6 +384,32 @@ def test_an_abort_drops_the_connection(server: SmallServer) -> None:
         assert close_of(websocket)[0] == 1006
 
 
+@pytest.mark.parametrize("last", [b"/release", b"said back", b"x" * 200_000], ids=["silent", "echoed", "long"])
+def test_a_reset_just_after_the_last_frame_ends_the_connection(server: SmallServer, last: bytes) -> None:
+    process = psutil.Process(server.process.pid)
+    frames = [masked(last[start : start + 50_000]) for start in range(0, len(last), 50_000)]
+    with server.ws() as other:
+        with server.raw() as sock:
+            handshake(sock)
+            # So that it finds the frame and the reset in one look.
+            process.suspend()
+            try:
+                sock.sendall(b"".join(frames))
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.close()
+            finally:
+                process.resume()
+        # Others ended in order.
+        while server.event("lost") != 1006:
+            pass
+        other.send("still here")
+        assert other.recv(PATIENCE) == "still here"
+    # On the same descriptor.
+    with server.ws() as again:
+        again.send("hello")
+        assert again.recv(PATIENCE) == "hello"
+
+
 def test_frames_after_a_close_do_not_reach_the_application(server: SmallServer) -> None:
     with server.raw() as sock:
         handshake(sock)
