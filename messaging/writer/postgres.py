@@ -151,6 +151,10 @@ class PostgresBackend:
             item = batch[0]
 
             def alone(answer: Sequence[pq.abc.PGresult] | Exception) -> None:
+                if isinstance(answer, errors.LockNotAvailable):
+                    # The sender's marks are being moved, and that takes its time.
+                    done([Verdict("locked")])
+                    return
                 if not isinstance(answer, Exception) and answer[0].get_value(0, 0) is None:
                     # Something speaks against it: the batch function says what.
                     self._send_batch(batch, stamp, policy, wait=False, done=done)
