@@ -384,7 +384,9 @@ def test_an_abort_drops_the_connection(server: SmallServer) -> None:
         assert close_of(websocket)[0] == 1006
 
 
-@pytest.mark.parametrize("last", [b"/release", b"said back", b"x" * 200_000], ids=["silent", "echoed", "long"])
+@pytest.mark.parametrize(
+    "last", [b"/release", b"said back", b"x" * 200_000], ids=["silent", "echoed", "long"]
+)
 def test_a_reset_just_after_the_last_frame_ends_the_connection(server: SmallServer, last: bytes) -> None:
     process = psutil.Process(server.process.pid)
     frames = [masked(last[start : start + 50_000]) for start in range(0, len(last), 50_000)]
