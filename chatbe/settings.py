@@ -50,7 +50,7 @@ def _postgres(url: str) -> dict[str, Any]:
         for key, value in parts.items()
         if key not in {"host", "port", "user", "password", "dbname"} and value is not None
     }
-    long_running = {"migrate", "seed", "purge"} & set(sys.argv[1:2])
+    long_running = {"migrate", "seed", "purge", "search_index"} & set(sys.argv[1:2])
     timeout = 0 if long_running else env.int("CHATBE_STATEMENT_TIMEOUT", default=15) * 1000
     options.setdefault(
         "options", f"-c statement_timeout={timeout} -c idle_in_transaction_session_timeout=30000"
@@ -261,6 +261,7 @@ CHATBE_WRITER_QUEUE = env.int("CHATBE_WRITER_QUEUE", default=10_000)
 CHATBE_WRITER_BATCH = env.int("CHATBE_WRITER_BATCH", default=200)
 CHATBE_SEND_DEADLINE = env.float("CHATBE_SEND_DEADLINE", default=10.0)
 CHATBE_TAIL_PERIOD = env.float("CHATBE_TAIL_PERIOD", default=2.0)
+CHATBE_SEARCH_SHARE = env.float("CHATBE_SEARCH_SHARE", default=0.02)
 CHATBE_DRAIN_TIMEOUT = env.float("CHATBE_DRAIN_TIMEOUT", default=15.0)
 
 LANGUAGE_CODE = "en"

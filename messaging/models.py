@@ -45,6 +45,9 @@ class Conversation(models.Model):
     head_rev = models.BigIntegerField(default=0, editable=False)
     last_seq = models.BigIntegerField(default=0, editable=False)
     state_rev = models.BigIntegerField(default=0, editable=False)
+    purged_seq = models.BigIntegerField(
+        default=0, db_default=0, editable=False, help_text="Messages up to this seq are gone, by retention."
+    )
     active_at = models.DateTimeField(default=clock.now, editable=False)
     created_at = models.DateTimeField(default=clock.now, editable=False)
 
@@ -133,6 +136,9 @@ class Message(models.Model):
     created_at = models.DateTimeField(default=clock.now)
     edited_at = models.DateTimeField(null=True, blank=True)
     deleted_at = models.DateTimeField(null=True, blank=True)
+    attachments = models.TextField(  # noqa: DJ001 - NULL costs nothing, and nearly all rows have it
+        null=True, blank=True, editable=False, help_text="The contract's attachment objects, in JSON."
+    )
 
     class Meta:
         constraints: ClassVar[list[models.BaseConstraint]] = [

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from django.db.models import Count, F, IntegerField, OuterRef, Q, QuerySet, Subquery, Value, Window
 from django.db.models.functions import Coalesce, Greatest, RowNumber
 from msgspec import UNSET, UnsetType
@@ -84,18 +85,32 @@ class _Members:
 
 MESSAGE_FIELDS: Final = (
     "id", "conversation_id", "seq", "rev", "kind", "sender__username", "body", "client_id", "reply_to",
-    "created_at", "edited_at", "deleted_at",
+    "created_at", "edited_at", "deleted_at", "attachments",
 )  # fmt: skip
 """For `Message.objects.values_list(*MESSAGE_FIELDS)`, whose rows `message_from_row` takes."""
 
 
 def message_from_row(row: tuple[Any, ...]) -> frames.MessageObject:
     """The message object of a row of `MESSAGE_FIELDS`."""
-    key, conversation, seq, rev, kind, sender, body, client_id, reply_to, created, edited, deleted = row
+    (
+        key, conversation, seq, rev, kind, sender, body, client_id, reply_to, created, edited, deleted, attached,
+    ) = row  # fmt: skip
     return frames.MessageObject(
         str(key), str(conversation), seq, rev, kind, sender, body, str(client_id), reply_to, {},
         clock.timestamp(created), clock.optional_timestamp(edited), clock.optional_timestamp(deleted),
+        attachments=attachments_from_column(attached),
     )  # fmt: skip
+
+
+def attachments_from_column(text: str | None) -> list[frames.Attachment]:
+    """The attachment objects in `Message.attachments`."""
+    return msgspec.json.decode(text, type=list[frames.Attachment]) if text else []
+
+
+def messages_by_id(ids: Sequence[UUID]) -> dict[UUID, frames.MessageObject]:
+    """The objects of the messages that exist. One query; says nothing about who may see them."""
+    rows = Message.objects.filter(pk__in=ids).values_list(*MESSAGE_FIELDS) if ids else ()
+    return {row[0]: message_from_row(row) for row in rows}
 
 
 def message_page(*, membership: Membership, before: int | None, after: int | None, limit: int) -> MessagePage:
@@ -103,7 +118,8 @@ def message_page(*, membership: Membership, before: int | None, after: int | Non
 
     `membership` is from `membership`. Not both of `before` and `after`. One query.
     """
-    visible = Message.objects.filter(conversation=membership.conversation_id, seq__gt=membership.joined_seq)
+    hidden_to = max(membership.joined_seq, membership.conversation.purged_seq)
+    visible = Message.objects.filter(conversation=membership.conversation_id, seq__gt=hidden_to)
     if after is not None:
         rows = visible.filter(seq__gt=after).order_by("seq")
     elif before is not None:
@@ -113,7 +129,7 @@ def message_page(*, membership: Membership, before: int | None, after: int | Non
     found = [message_from_row(row) for row in rows.values_list(*MESSAGE_FIELDS)[: limit + 1]]
     goes_on = len(found) > limit
     del found[limit:]
-    first, last = membership.joined_seq + 1, membership.conversation.last_seq
+    first, last = hidden_to + 1, membership.conversation.last_seq
     if after is not None:
         older = found[0].seq if found else min(after, last) + 1
         newer = found[-1].seq if goes_on else None
@@ -146,7 +162,7 @@ def conversation_objects(ids: Sequence[UUID]) -> dict[UUID, frames.ConversationO
     # The conversations first: members that are newer than `rev` are told again by their own change,
     # members that are older than it never would be.
     rows = Conversation.objects.filter(id__in=ids).values_list(
-        "id", "kind", "title", "head_rev", "last_seq", "created_at"
+        "id", "kind", "title", "head_rev", "last_seq", "created_at", "purged_seq"
     )
     conversations = list(rows)
     members = _members([row[0] for row in conversations])
@@ -160,8 +176,9 @@ def conversation_objects(ids: Sequence[UUID]) -> dict[UUID, frames.ConversationO
             members[key].count,
             members[key].named,
             clock.timestamp(created),
+            purged,
         )
-        for key, kind, title, rev, last_seq, created in conversations
+        for key, kind, title, rev, last_seq, created, purged in conversations
     }
 
 
@@ -208,7 +225,7 @@ def _mine(user: User) -> QuerySet[Membership]:
     A seq has no gap and sending moves the sender's own read mark, so what lies after the mark is
     others', and counting means subtracting: the few that do not count have an index of their own.
     """
-    read = Greatest("read_seq", "joined_seq")
+    read = Greatest("read_seq", "joined_seq", "conversation__purged_seq")
     uncounted = (
         Message.objects.filter(
             UNCOUNTED, conversation=OuterRef("conversation_id"), seq__gt=OuterRef("read_to")
@@ -263,6 +280,7 @@ def _my_object(row: Membership, members: _Members, last: tuple[Any, ...] | None)
         member_count=members.count,
         members=members.named,
         created_at=clock.timestamp(conversation.created_at),
+        purged_seq=conversation.purged_seq,
         role=row.role,
         unread=row.unread,  # type: ignore[attr-defined]  # annotated by `_mine`
         read_seq=row.read_seq,

@@ -274,6 +274,7 @@ def opening(route: Route) -> bytes:
                     frames.Member(username, Membership.Role.MEMBER.value) for username in route.usernames
                 ],
                 created_at=route.created_at,
+                purged_seq=0,
             )
         )
     )

@@ -149,7 +149,7 @@ def _state_piece(want: Wanted, state: frames.ConversationObject) -> Piece:
 
 COLUMNS = """
     m.{id}, m.{conversation}, m.seq, m.rev, m.kind, u.username, m.body, m.{client_id}, m.reply_to,
-    m.created_at, m.edited_at, m.deleted_at"""
+    m.created_at, m.edited_at, m.deleted_at, m.attachments"""
 
 POSTGRES = f"""
     SELECT {COLUMNS.format(id="id::text", conversation="conversation_id::text", client_id="client_id::text")}
@@ -192,10 +192,14 @@ def _messages(wanted: Sequence[Wanted], limit: int) -> Iterable[frames.MessageOb
 
 def message_from_columns(row: tuple[Any, ...]) -> frames.MessageObject:
     """The message object of one row of `COLUMNS`, ids as text."""
-    identity, conversation, seq, rev, kind, sender, body, client_id, reply_to, created, edited, deleted = row
+    (
+        identity, conversation, seq, rev, kind, sender, body, client_id, reply_to, created, edited, deleted,
+        attached,
+    ) = row  # fmt: skip
     return frames.MessageObject(
         identity, conversation, seq, rev, kind, sender, body, client_id, reply_to, {},
         clock.timestamp(created), clock.optional_timestamp(edited), clock.optional_timestamp(deleted),
+        attachments=selectors.attachments_from_column(attached),
     )  # fmt: skip
 
 

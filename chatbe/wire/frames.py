@@ -37,8 +37,27 @@ class Reaction(Struct):
     usernames: list[str]
 
 
+class Attachment(Struct):
+    """A file of a message. `width` and `height` are of images, in pixels, else null.
+
+    Its content is fetched by addresses that `GET /v1/attachments/{id}` gives for a short time.
+    """
+
+    id: Id
+    name: str
+    content_type: str
+    size: int
+    width: int | None
+    height: int | None
+    thumbnail: bool
+    """Whether there is a small picture of it."""
+
+
 class MessageObject(Struct):
-    """A message in its latest state. A deleted one has a null body; an erased account's a null sender."""
+    """A message in its latest state. A deleted one has a null body; an erased account's a null sender.
+
+    The body is empty only where there are attachments.
+    """
 
     id: Id
     conversation: Id
@@ -53,6 +72,7 @@ class MessageObject(Struct):
     created_at: Time
     edited_at: Time | None
     deleted_at: Time | None
+    attachments: list[Attachment] = field(default_factory=list)
 
 
 class Member(Struct):
@@ -63,7 +83,11 @@ class Member(Struct):
 
 
 class ConversationObject(Struct):
-    """A conversation as all its members see it; `members` names up to 100 of them."""
+    """A conversation as all its members see it; `members` names up to 100 of them.
+
+    Messages up to `purged_seq` are gone for good, as they were older than this server keeps them: drop
+    those too that were received before.
+    """
 
     id: Id
     kind: str
@@ -73,6 +97,7 @@ class ConversationObject(Struct):
     member_count: int
     members: list[Member]
     created_at: Time
+    purged_seq: int
 
 
 class Friend(Struct):

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from django.urls import path, register_converter
 
-from messaging.api import views
+from messaging.api import search, views
 
 
 class IdConverter:
@@ -29,4 +29,5 @@ urlpatterns = [
     path("conversations/<id:conversation>/messages", views.MessagesView.as_view(), name="messages"),
     path("conversations/<id:conversation>/changes", views.ChangesView.as_view(), name="changes"),
     path("conversations/<id:conversation>/read", views.ReadView.as_view(), name="read"),
+    path("search", search.SearchView.as_view(), name="search"),
 ]

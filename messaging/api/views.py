@@ -61,12 +61,12 @@ class Changes(msgspec.Struct):
 
 _ID: Final = OpenApiParameter("conversation", OpenApiTypes.UUID, OpenApiParameter.PATH)
 _NUMBER: Final = {"type": "integer", "minimum": 0, "maximum": paging.GREATEST}
-_LIMIT: Final = OpenApiParameter(
+LIMIT: Final = OpenApiParameter(
     "limit",
     {"type": "integer", "minimum": 1, "maximum": paging.GREATEST, "default": paging.PAGE},
     description=f"Results per page; more than {paging.MOST} gives that many.",
 )
-_MESSAGE_EXAMPLE: Final = {
+MESSAGE_EXAMPLE: Final = {
     "id": "0198c0de-0000-7000-8000-000000000020",
     "conversation": "0198c0de-0000-7000-8000-000000000010",
     "seq": 7,
@@ -80,6 +80,7 @@ _MESSAGE_EXAMPLE: Final = {
     "created_at": "2026-01-31T12:00:00.000000Z",
     "edited_at": None,
     "deleted_at": None,
+    "attachments": [],
 }
 _CONVERSATION_EXAMPLE: Final = {
     "id": "0198c0de-0000-7000-8000-000000000010",
@@ -90,12 +91,13 @@ _CONVERSATION_EXAMPLE: Final = {
     "member_count": 2,
     "members": [{"username": "alice", "role": "member"}, {"username": "bob", "role": "member"}],
     "created_at": "2026-01-30T08:00:00.000000Z",
+    "purged_seq": 0,
     "role": "member",
     "unread": 1,
     "read_seq": 6,
     "delivered_seq": 7,
     "muted_until": None,
-    "last_message": _MESSAGE_EXAMPLE,
+    "last_message": MESSAGE_EXAMPLE,
     "peer_read_seq": 7,
     "peer_delivered_seq": 7,
 }
@@ -140,7 +142,7 @@ class ConversationsView(generics.GenericAPIView[Any]):
         tags=["conversations"],
         operation_id="conversations_list",
         parameters=[
-            _LIMIT,
+            LIMIT,
             OpenApiParameter("cursor", OpenApiTypes.STR, description="From `next` or `previous`."),
         ],
         responses={200: Conversations},
@@ -227,12 +229,12 @@ class MessagesView(generics.GenericAPIView[Any]):
             _ID,
             OpenApiParameter("before", _NUMBER, description="Messages with a lower seq than this."),
             OpenApiParameter("after", _NUMBER, description="Messages with a higher seq than this."),
-            _LIMIT,
+            LIMIT,
         ],
         responses={200: Messages},
         examples=[
             OpenApiExample(
-                "one", {"results": [_MESSAGE_EXAMPLE], "next": None, "previous": None}, response_only=True
+                "one", {"results": [MESSAGE_EXAMPLE], "next": None, "previous": None}, response_only=True
             )
         ],
     )
@@ -267,10 +269,10 @@ class MessagesView(generics.GenericAPIView[Any]):
         examples=[
             OpenApiExample(
                 "a question",
-                {"client_id": _MESSAGE_EXAMPLE["client_id"], "body": _MESSAGE_EXAMPLE["body"]},
+                {"client_id": MESSAGE_EXAMPLE["client_id"], "body": MESSAGE_EXAMPLE["body"]},
                 request_only=True,
             ),
-            OpenApiExample("stored", _MESSAGE_EXAMPLE, response_only=True, status_codes=["200", "201"]),
+            OpenApiExample("stored", MESSAGE_EXAMPLE, response_only=True, status_codes=["200", "201"]),
         ],
     )
     def post(self, request: Request, conversation: UUID) -> Response:
@@ -300,13 +302,13 @@ class ChangesView(APIView):
             OpenApiParameter(
                 "since", {**_NUMBER, "default": 0}, description="The rev that is known; 0: nothing is."
             ),
-            _LIMIT,
+            LIMIT,
         ],
         responses={200: Changes},
         examples=[
             OpenApiExample(
                 "one",
-                {"results": [{"type": "message", "message": _MESSAGE_EXAMPLE}], "rev": 9, "more": False},
+                {"results": [{"type": "message", "message": MESSAGE_EXAMPLE}], "rev": 9, "more": False},
                 response_only=True,
             )
         ],
