@@ -51,6 +51,9 @@ export_hooks: dict[str, Callable[[UUID], Any]] = {}
 block_hooks: list[Callable[[UUID, UUID], None]] = []
 """Called with (blocker, blocked) in the transaction of a block, so that what it forbids can be locked out."""
 
+sweep_hooks: list[Callable[[], int]] = []
+"""Called by `manage.py sweep`: delete what is left over, and say how much that was."""
+
 UNUSABLE_PASSWORD: Final = "!"  # noqa: S105 - Django's mark of an account without a password
 OTP_BYTES: Final = 24
 KEPT_AFTER_END: Final = timedelta(days=7)

@@ -98,7 +98,7 @@ def message_from_row(row: tuple[Any, ...]) -> frames.MessageObject:
     return frames.MessageObject(
         str(key), str(conversation), seq, rev, kind, sender, body, str(client_id), reply_to, {},
         clock.timestamp(created), clock.optional_timestamp(edited), clock.optional_timestamp(deleted),
-        attachments=attachments_from_column(attached),
+        attachments=attachments_from_column(attached) if deleted is None else [],
     )  # fmt: skip
 
 

@@ -199,7 +199,7 @@ def message_from_columns(row: tuple[Any, ...]) -> frames.MessageObject:
     return frames.MessageObject(
         identity, conversation, seq, rev, kind, sender, body, client_id, reply_to, {},
         clock.timestamp(created), clock.optional_timestamp(edited), clock.optional_timestamp(deleted),
-        attachments=selectors.attachments_from_column(attached),
+        attachments=selectors.attachments_from_column(attached) if deleted is None else [],
     )  # fmt: skip
 
 

@@ -14,11 +14,16 @@ MAX_UP_BYTES = 64 * 1024
 MAX_DOWN_BYTES = 256 * 1024
 """The largest frame that the server sends."""
 MAX_BODY_CHARACTERS = 4000
+MAX_ATTACHMENTS = 10
+"""So many files one message has."""
 
 Ref = Annotated[str, Meta(max_length=64, description="Chosen by the client, repeated in the answer.")]
 Seq = Annotated[int, Meta(ge=1, le=2**53 - 1, description="A message's place in its conversation.")]
 Rev = Annotated[int, Meta(ge=0, le=2**53 - 1, description="The count of a conversation's changes.")]
 Body = Annotated[str, Meta(min_length=1, max_length=MAX_BODY_CHARACTERS, description="Text without U+0000.")]
+BodyOrNone = Annotated[
+    str, Meta(max_length=MAX_BODY_CHARACTERS, description="Text without U+0000; empty only with attachments.")
+]
 Emoji = Annotated[str, Meta(min_length=1, max_length=64)]
 Time = Annotated[
     str, Meta(extra_json_schema={"format": "date-time"}, description="RFC 3339, UTC, microseconds.")
@@ -131,13 +136,14 @@ class Target(Struct):
 
 
 class Send(Command, tag="send"):
-    """Send a message; answered by `ack` after the commit."""
+    """Send a message; answered by `ack` after the commit. `attachments` are ids from `POST /v1/attachments`."""
 
     to: Target
     client_id: UUID
-    body: Body
+    body: BodyOrNone
     ref: Ref | None = None
     reply_to: Seq | None = None
+    attachments: Annotated[list[UUID], Meta(max_length=MAX_ATTACHMENTS)] = field(default_factory=list)
 
 
 class Edit(Command, tag="edit"):

@@ -262,7 +262,8 @@ class MessagesView(generics.GenericAPIView[Any]):
             201: OpenApiResponse(frames.MessageObject, description="Stored."),
             **problem_responses(
                 s403="`blocked`, `not_contact` or `suspended`.",
-                s404="There is no such conversation, or no message to reply to.",
+                s404="There is no such conversation, no message to reply to, or no such attachment.",
+                s409="An attachment is another message's already.",
                 s503="Perhaps stored, perhaps not: send again with the same `client_id`.",
             ),
         },
@@ -284,6 +285,7 @@ class MessagesView(generics.GenericAPIView[Any]):
             client_id=fields["client_id"],
             body=fields["body"],
             reply_to=fields["reply_to"],
+            attachments=fields["attachments"],
         )
         return struct_response(
             sent.message, status.HTTP_200_OK if sent.duplicate else status.HTTP_201_CREATED

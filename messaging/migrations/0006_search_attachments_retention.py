@@ -6,12 +6,15 @@ from typing import Any
 from django.db import migrations, models
 
 from messaging.search.installing import statements
+from messaging.writer.postgres import FUNCTIONS
 
 SEARCH = Path(__file__).parent.parent / "search"
 
 
 def install(apps: Any, schema_editor: Any) -> None:
     if schema_editor.connection.vendor == "postgresql":
+        # It stores attachments now, and takes no answer to what is gone.
+        schema_editor.execute(FUNCTIONS)
         schema_editor.execute((SEARCH / "postgres.sql").read_text())
     else:
         for name in ("sqlite.sql", "sqlite_triggers.sql", "sqlite_fill.sql"):
@@ -38,7 +41,7 @@ def remove(apps: Any, schema_editor: Any) -> None:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("messaging", "0004_changelog")]
+    dependencies = [("messaging", "0005_change_marks")]
 
     operations = [
         migrations.AddField(

@@ -22,6 +22,8 @@ class Item:
     client_id: str
     body: str
     reply_to: int | None
+    attachments: str | None = None
+    """The contract's attachment objects, in JSON."""
 
 
 @dataclass(slots=True)
