@@ -148,7 +148,7 @@ class _Look:
             if len(ranges) < size:
                 break
             read += sum(each.last - each.first + 1 for each in ranges)
-            at, size = ranges[-1].first, RANGES
+            at, size = ranges[-1].first, min(2 * size, RANGES)
         if len(matches) < self.wanted:
             return self._answer(matches, None)
         del matches[self.asked.limit :]
@@ -194,7 +194,7 @@ class _Look:
             read += sum(each.last - each.first + 1 for each in ranges)
             if read >= SCAN and last.newest < start:
                 return self._answer(matches[:told], Position(_microseconds(last.newest), _LAST_ID))
-            size = RANGES
+            size = min(2 * size, RANGES)
         if len(matches) < self.wanted:
             return self._answer(matches, None)
         del matches[self.asked.limit :]
