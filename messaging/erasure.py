@@ -70,7 +70,7 @@ def erase(user_id: UUID) -> None:
             changed.append(conversation)
     Conversation.objects.bulk_update(changed, ["head_rev", "state_rev"], batch_size=AT_ONCE)
     Conversation.objects.filter(pk__in=empty).delete()
-    transaction.on_commit(partial(_publish, changed), robust=True)
+    transaction.on_commit(partial(publish_changes, changed), robust=True)
 
 
 def _parameter(user_id: UUID) -> UUID | str:
@@ -78,7 +78,7 @@ def _parameter(user_id: UUID) -> UUID | str:
     return user_id if connection.features.has_native_uuid_field else user_id.hex
 
 
-def _publish(conversations: Sequence[Conversation]) -> None:
+def publish_changes(conversations: Sequence[Conversation]) -> None:
     """Tell of the last change of each; whoever lacks those before it reads them from the database."""
     by_id = {str(conversation.pk): conversation for conversation in conversations}
     wanted = [
