@@ -63,11 +63,8 @@ def test_old_messages_are_gone_and_cursors_stay_valid(
     page = bob.get(f"{path}/messages").json()
     assert [message["body"] for message in page["results"]] == ["three", "four"]
     assert page["previous"] is None
-    assert bob.get(f"{path}/messages", before=3).json() == {
-        "results": [],
-        "next": page_after(key, 2),
-        "previous": None,
-    }
+    nothing = bob.get(f"{path}/messages", before=3).json()
+    assert nothing == {"results": [], "next": f"http://testserver{path}/messages?after=2", "previous": None}
     # Whoever was away, at any rev, hears of it.
     for since in range(5):
         (conversation,) = [event for event in told(bob, key, since) if event["type"] == "conversation"]
@@ -219,11 +216,7 @@ def test_it_waits_for_a_writer_and_a_writer_for_it(world: World) -> None:
     with transaction.atomic():
         Conversation.objects.select_for_update(no_key=True).get(pk=key)
         purging = in_thread(lambda: retention.purge(before=cutoff()))
-        sending = in_thread(
-            lambda: services.message_send(
-                sender=User.objects.get(pk=alice.user.pk), conversation=key, body="three"
-            )
-        )
+        sending = in_thread(lambda: services.message_send(sender=alice.user, conversation=key, body="three"))
         purging.join(0.2)
         assert done == []
     purging.join()
