@@ -73,16 +73,12 @@ class LinkThrottle(BucketThrottle):
     rate = 10.0
 
 
-class FileField(serializers.FileField):
-    """A file; how large and of what kind it may be is judged by the service."""
-
-    default_error_messages: ClassVar[dict[str, str]] = {"empty": "The file is empty."}
-
-
 class UploadSerializer(serializers.Serializer[Any]):
     """A file to send with a message."""
 
-    file = FileField(help_text="Its name is kept, its declared type is not believed.", allow_empty_file=True)
+    file = serializers.FileField(
+        help_text="Its name is kept, its declared type is not believed.", allow_empty_file=True
+    )
 
 
 class UploadParser(MultiPartParser):
@@ -168,7 +164,7 @@ class AttachmentsView(APIView):
         What it is, is told by its content. Pictures (JPEG, PNG, GIF, WebP) are made anew, without metadata.
         """
         user = current_user(request)
-        file: UploadedFile = valid(UploadSerializer(data=request.data))["file"]
+        file: UploadedFile[Any] = valid(UploadSerializer(data=request.data))["file"]
         opened: IO[bytes] = file.file  # type: ignore[assignment]  # django-stubs: any file
         row = services.attachment_upload(user=user, file=opened, size=file.size or 0, name=file.name or "")
         (links,) = selectors.attachments_links(user_id=user.pk, ids=[row.pk], base=_base(request))

@@ -30,7 +30,7 @@ from functools import cached_property, partial
 from http import HTTPStatus
 from io import BytesIO
 from tempfile import SpooledTemporaryFile
-from typing import Any, ClassVar, Final
+from typing import IO, Any, ClassVar, Final
 
 from chatbe.hub import listening, reactor
 
@@ -637,6 +637,7 @@ class Request(WebRequest):
     """An HTTP request with limits; what the server itself refuses is told as a problem (RFC 9457)."""
 
     _refused = False
+    content: IO[bytes]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._began = time.monotonic()

@@ -253,7 +253,8 @@ class _Look:
     def _filters(self) -> tuple[str, list[Any]]:
         """SQL for what else is asked of a message."""
         asked = self.asked
-        filters, values = "", []
+        filters = ""
+        values: list[Any] = []
         if asked.sender is not None:
             filters, values = f"{filters} AND m.sender_id = %s", [*values, asked.sender]
         if asked.after is not None:

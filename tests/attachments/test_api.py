@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from PIL import Image
 from rest_framework.test import APIClient
 
-from attachments import services
+from attachments import selectors, services
 from attachments.models import Attachment
 from chatbe.core import clock
 from messaging import services as messaging
@@ -344,7 +344,7 @@ def test_files_go_with_their_message(
         assert fetched(links["url"]).status_code == 404
         assert len(kept()) == 2
     assert (kept(), Attachment.objects.count()) == ([], 0)
-    assert services.selectors.used(user_id=alice.user.pk) == 0
+    assert selectors.used(user_id=alice.user.pk) == 0
 
 
 def test_an_erased_account_leaves_its_sent_files_and_no_others(

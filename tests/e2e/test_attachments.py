@@ -86,8 +86,7 @@ def test_frames_with_files_that_cannot_be_sent(people: tuple[Person, Person]) ->
             socket_.send(type="send", ref="r", to={"conversation": first["conversation"]},
                          client_id=str(uuid.uuid4()), body=body, attachments=ids)  # fmt: skip
             answer = socket_.answer("r")
-            code: str = answer.get("code", answer["type"])
-            return code
+            return str(answer.get("code", answer["type"]))
 
         assert refused([used]) == "ack"
         assert refused([used]) == "conflict"

@@ -23,7 +23,8 @@ def rows() -> list[tuple[int, int]]:
         cursor.execute(
             "SELECT first_seq, last_seq FROM messaging_segment ORDER BY conversation_id, first_seq"
         )
-        return cursor.fetchall()
+        found: list[tuple[int, int]] = cursor.fetchall()
+        return found
 
 
 def store(conversation: UUID, sender: UUID, bodies: Iterator[str]) -> None:
@@ -125,9 +126,12 @@ def test_an_edit_while_its_segment_is_made_is_in_it(world: World) -> None:
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("SELECT messaging_index_lock(%s)", [group.pk])
-        edit = threading.Thread(
-            target=lambda: (Message.objects.filter(seq=8).update(body="late"), connection.close())
-        )
+
+        def change() -> None:
+            Message.objects.filter(seq=8).update(body="late")
+            connection.close()
+
+        edit = threading.Thread(target=change)
         edit.start()
         edit.join(0.3)
         assert edit.is_alive()
