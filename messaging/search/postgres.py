@@ -20,7 +20,7 @@ from messaging.search.base import CLOSE, OPEN, Answer, Asked, Found, Position, p
 
 SCAN: Final = 30_000
 """So many messages one page reads, about; then it ends where it is."""
-FIRST_RANGES: Final = 16
+FIRST_RANGES: Final = 4
 RANGES: Final = 128
 """So many segments are taken at once: few at first, since a common word needs no more."""
 
