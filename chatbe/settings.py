@@ -272,7 +272,9 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STATIC_URL = "static/"
 # Served from where the packages keep them: no step of collecting, no directory of its own.
 WHITENOISE_USE_FINDERS = True
-WHITENOISE_AUTOREFRESH = False
+WHITENOISE_AUTOREFRESH = DEBUG
+# The page at / and the client that it is built on.
+STATICFILES_DIRS = [("web", BASE_DIR / "web"), ("chatbe", BASE_DIR / "clients/js/src")]
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = 256 * 1024
 SECURE_CONTENT_TYPE_NOSNIFF = True
