@@ -140,7 +140,7 @@ export function sidebar({ open }) {
       fill(hits, Array.from({ length: 6 }, () => h("div.skeleton", { "aria-hidden": "true" }, h("i"), h("b"), h("b"))));
       return;
     }
-    const messages = found.map((hit) => hit.message ?? hit);
+    const messages = found.map(({ message }) => message);
     fill(hits,
       messages.length ? h("h2", {}, "Messages") : null,
       messages.map((message, index) => {
@@ -149,7 +149,7 @@ export function sidebar({ open }) {
           h("span.text", {},
             h("span.top", {}, h("bdi.name", {}, conversation ? oneLine(titleOf(conversation)) : "Conversation"),
               h("time", {}, shortTime(message.created_at))),
-            h("span.preview", {}, `${nameOf(message.sender)}: `, h("bdi", {}, snippet(found[index], message)))));
+            h("span.preview", {}, `${nameOf(message.sender)}: `, h("bdi", {}, found[index].snippet.map(({ text, match }) => (match ? h("mark", {}, text) : text))))));
       }),
       !shown && !messages.length
         ? query
@@ -158,10 +158,6 @@ export function sidebar({ open }) {
               h("p", {}, "No chats yet."),
               h("button.button.primary", { type: "button", onclick: () => newChat(open) }, "Start one"))
         : null);
-  }
-
-  function snippet(hit, message) {
-    return oneLine((hit.snippet ?? hit.highlight ?? message.body ?? "").replace(/<\/?(?:mark|b|em)>/g, ""));
   }
 
   // Many events come at a time; one drawing is enough.

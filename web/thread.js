@@ -13,6 +13,25 @@ const TYPING_EVERY = 3000;
 const QUICK = ["👍", "❤️", "😂", "🎉", "😮", "😢"];
 const drafts = new Map();
 
+/** Addresses of files, asked for together. */
+const links = new Map();
+let asking = null;
+
+function linksOf(id) {
+  const known = links.get(id);
+  if (known && new Date(known.expires_at) - Date.now() > 10_000) return Promise.resolve(known);
+  asking ??= {
+    ids: new Set(),
+    answer: new Promise((resolve) => setTimeout(resolve, 30)).then(async () => {
+      const { ids } = asking;
+      asking = null;
+      for (const one of await chat.attachments([...ids].slice(0, 100))) links.set(one.id, one);
+    }),
+  };
+  asking.ids.add(id);
+  return asking.answer.then(() => links.get(id));
+}
+
 /**
  * @param {string} id
  * @param {{back: () => void, seq?: number}} options
@@ -344,15 +363,29 @@ export function thread(id, { back, seq: target }) {
   }
 
   function attachment(one) {
-    const name = oneLine(one.name ?? "file");
-    const source = one.thumbnail_url ?? one.thumbnail ?? (one.content_type?.startsWith("image/") ? one.url : null);
-    if (source && one.content_type?.startsWith("image/")) {
-      const picture = h("img", { src: source, alt: name, loading: "lazy", decoding: "async" });
-      if (one.width && one.height) (picture.width = one.width, picture.height = one.height);
-      return h("a.picture", { href: one.url, target: "_blank", rel: "noopener" }, picture);
+    const name = oneLine(one.name);
+    const isPicture = one.thumbnail || one.content_type.startsWith("image/");
+    const link = h(isPicture ? "a.picture" : "a.file", {
+      href: "#", "aria-label": `Open ${name}`,
+      // Addresses are good for some minutes only, so each click asks for one that is.
+      onclick: (event) => {
+        event.preventDefault();
+        attempt(async () => {
+          const [links] = await chat.attachments([one.id]);
+          if (links) h("a", { href: links.url, download: one.name }).click();
+        });
+      },
+    });
+    if (!isPicture) {
+      link.append(icon("file"), h("span", {}, h("bdi", {}, name), h("small", {}, size(one.size))));
+      return link;
     }
-    return h("a.file", { href: one.url, target: "_blank", rel: "noopener", download: name }, icon("file"),
-      h("span", {}, h("bdi", {}, name), h("small", {}, one.size ? size(one.size) : "")));
+    const picture = h("img", { alt: name, decoding: "async" });
+    const scale = Math.min(1, 320 / Math.max(one.width ?? 320, one.height ?? 320));
+    if (one.width && one.height) (picture.width = one.width * scale, picture.height = one.height * scale);
+    linksOf(one.id).then((links) => links && (picture.src = links.thumbnail_url ?? links.url), () => undefined);
+    link.append(picture);
+    return link;
   }
 
   // --- what can be done with a message ---------------------------------------------------------------------
@@ -610,7 +643,7 @@ export function thread(id, { back, seq: target }) {
       isGroup() && { label: "Group and members", icon: icon("people"), run: () => groupInfo(held) },
       features.has("groups") && {
         label: isMuted ? "Unmute" : "Mute for a week", icon: icon("clock"),
-        run: () => attempt(() => chat.changeConversation(id, { muted_until: isMuted ? null : new Date(Date.now() + 7 * 86_400_000).toISOString() })),
+        run: () => attempt(() => chat.mute(id, isMuted ? null : new Date(Date.now() + 7 * 86_400_000).toISOString())),
       },
       other && !contacts.has(other) && { label: "Add to contacts", icon: icon("plus"), run: () => change(() => chat.addContact(other)) },
       other && contacts.has(other) && { label: "Remove from contacts", icon: icon("trash"), run: () => change(() => chat.removeContact(other)) },

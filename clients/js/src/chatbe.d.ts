@@ -47,15 +47,26 @@
  * @property {Attachment[]} [attachments]
  */
 /**
+ * A file of a message.
+ *
  * @typedef {object} Attachment
  * @property {string} id
- * @property {string} [name]
- * @property {string} [content_type]
- * @property {number} [size]
- * @property {string} [url]
- * @property {string | null} [thumbnail_url]
- * @property {number | null} [width]
- * @property {number | null} [height]
+ * @property {string} name
+ * @property {string} content_type
+ * @property {number} size
+ * @property {number | null} width Of a picture, in pixels.
+ * @property {number | null} height
+ * @property {boolean} thumbnail Whether there is a small picture of it.
+ */
+/**
+ * A file with addresses, which need no token and are good for a short time.
+ *
+ * @typedef {Attachment & {url: string, thumbnail_url: string | null, expires_at: string}} AttachmentLinks
+ */
+/**
+ * What a search found: the message, and the part of its body that matches.
+ *
+ * @typedef {{message: Message, snippet: Array<{text: string, match: boolean}>}} Hit
  */
 /** @typedef {{username: string, role: string}} Member */
 /**
@@ -72,6 +83,7 @@
  * @property {string} created_at
  * @property {string} [description]
  * @property {string | null} [history]
+ * @property {number} [purged_seq] Messages up to this one are gone for good.
  * @property {string} [role]
  * @property {number} [unread]
  * @property {number} [unread_mentions]
@@ -566,17 +578,24 @@ export class Client {
         history?: string;
     }): Promise<Conversation>;
     /**
-     * Rename or describe a group, or mute a conversation.
+     * Mute a conversation until a time; null: no longer.
      *
      * @param {string} id
-     * @param {{title?: string, description?: string, history?: string, muted_until?: string | null}} changes
+     * @param {string | null} until
+     * @returns {Promise<void>}
+     */
+    mute(id: string, until: string | null): Promise<void>;
+    /**
+     * Rename or describe a group.
+     *
+     * @param {string} id
+     * @param {{title?: string, description?: string, history?: string}} changes
      * @returns {Promise<Conversation>}
      */
     changeConversation(id: string, changes: {
         title?: string;
         description?: string;
         history?: string;
-        muted_until?: string | null;
     }): Promise<Conversation>;
     /**
      * Dissolve a group.
@@ -676,18 +695,25 @@ export class Client {
      *
      * @param {string} q
      * @param {{conversation?: string, cursor?: string}} [where]
-     * @returns {Promise<{results: any[], next: string | null}>}
+     * @returns {Promise<{results: Hit[], next: string | null}>}
      */
     search(q: string, { conversation, cursor }?: {
         conversation?: string;
         cursor?: string;
     }): Promise<{
-        results: any[];
+        results: Hit[];
         next: string | null;
     }>;
     /**
+     * Addresses of files, at most 100 at a time; those that I may not fetch are left out.
+     *
+     * @param {string[]} ids
+     * @returns {Promise<AttachmentLinks[]>}
+     */
+    attachments(ids: string[]): Promise<AttachmentLinks[]>;
+    /**
      * Upload a file as `multipart/form-data`; answers what the server says of it. Progress is known byte by byte in
-     * browsers, at the end elsewhere.
+     * browsers, at the end elsewhere. Then name its `id` in `attachments` of a send.
      *
      * @param {Blob} file
      * @param {{path?: string, name?: string, fields?: Record<string, string>, onProgress?: (sent: number, total: number) => void, signal?: AbortSignal}} [options]
@@ -769,15 +795,41 @@ export type Message = {
     mentions?: string[] | undefined;
     attachments?: Attachment[] | undefined;
 };
+/**
+ * A file of a message.
+ */
 export type Attachment = {
     id: string;
-    name?: string | undefined;
-    content_type?: string | undefined;
-    size?: number | undefined;
-    url?: string | undefined;
-    thumbnail_url?: string | null | undefined;
-    width?: number | null | undefined;
-    height?: number | null | undefined;
+    name: string;
+    content_type: string;
+    size: number;
+    /**
+     * Of a picture, in pixels.
+     */
+    width: number | null;
+    height: number | null;
+    /**
+     * Whether there is a small picture of it.
+     */
+    thumbnail: boolean;
+};
+/**
+ * A file with addresses, which need no token and are good for a short time.
+ */
+export type AttachmentLinks = Attachment & {
+    url: string;
+    thumbnail_url: string | null;
+    expires_at: string;
+};
+/**
+ * What a search found: the message, and the part of its body that matches.
+ */
+export type Hit = {
+    message: Message;
+    snippet: Array<{
+        text: string;
+        match: boolean;
+    }>;
 };
 export type Member = {
     username: string;
@@ -800,6 +852,10 @@ export type ConversationInfo = {
     created_at: string;
     description?: string | undefined;
     history?: string | null | undefined;
+    /**
+     * Messages up to this one are gone for good.
+     */
+    purged_seq?: number | undefined;
     role?: string | undefined;
     unread?: number | undefined;
     unread_mentions?: number | undefined;

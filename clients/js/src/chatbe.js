@@ -52,15 +52,28 @@
  */
 
 /**
+ * A file of a message.
+ *
  * @typedef {object} Attachment
  * @property {string} id
- * @property {string} [name]
- * @property {string} [content_type]
- * @property {number} [size]
- * @property {string} [url]
- * @property {string | null} [thumbnail_url]
- * @property {number | null} [width]
- * @property {number | null} [height]
+ * @property {string} name
+ * @property {string} content_type
+ * @property {number} size
+ * @property {number | null} width Of a picture, in pixels.
+ * @property {number | null} height
+ * @property {boolean} thumbnail Whether there is a small picture of it.
+ */
+
+/**
+ * A file with addresses, which need no token and are good for a short time.
+ *
+ * @typedef {Attachment & {url: string, thumbnail_url: string | null, expires_at: string}} AttachmentLinks
+ */
+
+/**
+ * What a search found: the message, and the part of its body that matches.
+ *
+ * @typedef {{message: Message, snippet: Array<{text: string, match: boolean}>}} Hit
  */
 
 /** @typedef {{username: string, role: string}} Member */
@@ -79,6 +92,7 @@
  * @property {string} created_at
  * @property {string} [description]
  * @property {string | null} [history]
+ * @property {number} [purged_seq] Messages up to this one are gone for good.
  * @property {string} [role]
  * @property {number} [unread]
  * @property {number} [unread_mentions]
@@ -925,10 +939,21 @@ export class Client {
   }
 
   /**
-   * Rename or describe a group, or mute a conversation.
+   * Mute a conversation until a time; null: no longer.
    *
    * @param {string} id
-   * @param {{title?: string, description?: string, history?: string, muted_until?: string | null}} changes
+   * @param {string | null} until
+   * @returns {Promise<void>}
+   */
+  mute(id, until) {
+    return this.request("PUT", `/v1/conversations/${id}/mute`, { json: { until } });
+  }
+
+  /**
+   * Rename or describe a group.
+   *
+   * @param {string} id
+   * @param {{title?: string, description?: string, history?: string}} changes
    * @returns {Promise<Conversation>}
    */
   async changeConversation(id, changes) {
@@ -1076,15 +1101,26 @@ export class Client {
    *
    * @param {string} q
    * @param {{conversation?: string, cursor?: string}} [where]
-   * @returns {Promise<{results: any[], next: string | null}>}
+   * @returns {Promise<{results: Hit[], next: string | null}>}
    */
   search(q, { conversation, cursor } = {}) {
     return cursor ? this.request("GET", cursor) : this.request("GET", "/v1/search", { query: { q, conversation } });
   }
 
   /**
+   * Addresses of files, at most 100 at a time; those that I may not fetch are left out.
+   *
+   * @param {string[]} ids
+   * @returns {Promise<AttachmentLinks[]>}
+   */
+  async attachments(ids) {
+    const query = ids.map((id) => `id=${encodeURIComponent(id)}`).join("&");
+    return (await this.request("GET", `/v1/attachments?${query}`)).results;
+  }
+
+  /**
    * Upload a file as `multipart/form-data`; answers what the server says of it. Progress is known byte by byte in
-   * browsers, at the end elsewhere.
+   * browsers, at the end elsewhere. Then name its `id` in `attachments` of a send.
    *
    * @param {Blob} file
    * @param {{path?: string, name?: string, fields?: Record<string, string>, onProgress?: (sent: number, total: number) => void, signal?: AbortSignal}} [options]
@@ -1887,6 +1923,10 @@ export class Client {
       conversation.info = { ...conversation.info, ...info };
     }
     if (conversation.lastSeq < info.last_seq) conversation.lastSeq = info.last_seq;
+    if (info.purged_seq) {
+      for (const seq of conversation.messages.keys()) if (seq <= info.purged_seq) conversation.messages.delete(seq);
+      if ((conversation.lastMessage?.seq ?? Infinity) <= info.purged_seq) conversation.lastMessage = null;
+    }
   }
 
   /**
