@@ -90,9 +90,9 @@ export function initials(name) {
 
 /** The same colour for the same name, everywhere. */
 export function hue(name) {
-  let hash = 7;
-  for (const character of name) hash = (hash * 31 + character.codePointAt(0)) >>> 0;
-  return hash % 12;
+  let hash = 0x811c9dc5;
+  for (const character of name) hash = Math.imul(hash ^ character.codePointAt(0), 0x01000193) >>> 0;
+  return (hash >>> 7) % 12;
 }
 
 export function size(bytes) {

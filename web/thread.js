@@ -2,7 +2,7 @@
 
 import { announce, confirmation, fill, h, menu, toast } from "./dom.js";
 import { attempt, groupInfo } from "./dialogs.js";
-import { avatar, clock, dayOf, fullTime, isEmojiOnly, isSameDay, lastSeen, oneLine, rich, size } from "./format.js";
+import { avatar, clock, dayOf, fullTime, hue, isEmojiOnly, isSameDay, lastSeen, oneLine, rich, size } from "./format.js";
 import { icon, ticks } from "./icons.js";
 import { blocked, chat, contacts, explain, features, loadPeople, nameOf, onPeople, presence, titleOf } from "./session.js";
 import { VirtualList } from "./virtual.js";
@@ -291,7 +291,7 @@ export function thread(id, { back, seq: target }) {
             progressed === "waiting" ? icon("clock") : progressed === "refused" ? icon("warning") : ticks(progressed === "sent" ? 1 : 2))
         : null);
     const bubble = h(`div.bubble${isBig ? ".big" : ""}${isDeleted ? ".deleted" : ""}`, {},
-      !isMine && isGroup() && item.isFirst ? h(`bdi.sender.ink-${colour(message.sender)}`, {}, name) : null,
+      !isMine && isGroup() && item.isFirst ? h(`bdi.sender.ink-${hue(message.sender ?? "")}`, {}, name) : null,
       message.reply_to && !isDeleted ? quote(message.reply_to) : null,
       isDeleted
         ? h("p.body", {}, isMine ? "You deleted this message" : "This message was deleted")
@@ -329,12 +329,6 @@ export function thread(id, { back, seq: target }) {
 
   function day(message) {
     return h("div.day", { role: "separator" }, h("span", {}, dayOf(message.created_at)));
-  }
-
-  function colour(name) {
-    let hash = 7;
-    for (const character of name ?? "") hash = (hash * 31 + character.codePointAt(0)) >>> 0;
-    return hash % 12;
   }
 
   function quote(seq) {
