@@ -262,6 +262,9 @@ CHATBE_WRITER_BATCH = env.int("CHATBE_WRITER_BATCH", default=200)
 CHATBE_SEND_DEADLINE = env.float("CHATBE_SEND_DEADLINE", default=10.0)
 CHATBE_TAIL_PERIOD = env.float("CHATBE_TAIL_PERIOD", default=2.0)
 CHATBE_DRAIN_TIMEOUT = env.float("CHATBE_DRAIN_TIMEOUT", default=15.0)
+# Seconds in which a message may be edited (0: for ever), and members that a group may have.
+CHATBE_EDIT_SECONDS = env.int("CHATBE_EDIT_SECONDS", default=900)
+CHATBE_GROUP_MEMBERS = env.int("CHATBE_GROUP_MEMBERS", default=5000)
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"

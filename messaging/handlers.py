@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -17,7 +17,9 @@ from chatbe.core.errors import ChatError, Conflict, NotFound, Unavailable
 from chatbe.hub import fanout
 from chatbe.hub.outbox import State
 from chatbe.wire import codec, frames
-from messaging import services, stream, sync, writer
+from messaging import living, services, stream, sync, writer
+from messaging.following import Following
+from messaging.living import Outcome
 from messaging.services import MarkKey, Route
 from messaging.writer import Item, Verdict, Writer
 
@@ -32,6 +34,9 @@ ROUTES = 100_000
 """Remembered routes; when there are more, the older half is forgotten."""
 TYPING_SECONDS = 5.0
 
+Changing = tuple[str | None, "Callable[[], Outcome]"]
+"""A change of a message on its way: the ref of its frame, and what carries it out, blocking."""
+
 
 class MessagingPart:
     """The writer, the marks on their way, and who is typing (`chatbe.hub.registry.Part`)."""
@@ -43,17 +48,23 @@ class MessagingPart:
             frames.Delivered: self.on_delivered,
             frames.Typing: self.on_typing,
             frames.Sync: self.on_sync,
+            frames.Edit: self.on_edit,
+            frames.Delete: self.on_delete,
+            frames.React: self.on_react,
         }
         self._routes: dict[str | tuple[str, str], Route] = {}
         self._marks: dict[MarkKey, tuple[int, int]] = {}
         self._markers: dict[MarkKey, list[tuple[SocketConsumer, str | None]]] = {}
         self._marking: asyncio.Task[None] | None = None
         self._typing: dict[MarkKey, asyncio.TimerHandle] = {}
+        self._changing: dict[SocketConsumer, deque[Changing]] = {}
+        """Changes of messages on their way, in the order in which each socket asked for them."""
 
     async def start(self, node: Node) -> None:
         """Begin."""
         self.node = node
         self.writer = Writer(writer.backend(), policy=settings.CHATBE_MESSAGE_POLICY)
+        self.following = Following(node)
         node.answer("store_message", self.store_message)
         node.metrics.append(self.writer.samples)
 
@@ -75,7 +86,8 @@ class MessagingPart:
         """The marks were sent with the conversations."""
 
     def rights_changed(self, user: str) -> None:
-        """The writer judges every message by the database."""
+        """The writer judges every message by the database; what the user may see is looked at again."""
+        self.following.look_again(user)
 
     def bus_lost(self) -> None:
         """The hub itself asks the database."""
@@ -161,6 +173,8 @@ class MessagingPart:
                 item.client_id,
                 message.created_at,
             )
+            if verdict.mentions:
+                ack.mentions = message.mentions
             self._announce(route, message, ack, socket.connection)
         elif verdict.code == "repeat":
             socket.answer(
@@ -200,6 +214,78 @@ class MessagingPart:
             done.set_result(verdict)
 
         self.writer.submit(item, stored)
+
+    # --- changes of messages -----------------------------------------------------------------------
+
+    def on_edit(self, socket: SocketConsumer, frame: frames.Edit) -> None:
+        """Replace the body of one's own message."""
+        self._change(socket, frame, partial(living.message_edit, body=frame.body))
+
+    def on_delete(self, socket: SocketConsumer, frame: frames.Delete) -> None:
+        """Delete a message for everyone."""
+        self._change(socket, frame, living.message_delete)
+
+    def on_react(self, socket: SocketConsumer, frame: frames.React) -> None:
+        """Put on, or take off, a reaction."""
+        self._change(socket, frame, partial(living.message_react, emoji=frame.emoji, on=frame.on))
+
+    def _change(
+        self,
+        socket: SocketConsumer,
+        frame: frames.Edit | frames.Delete | frames.React,
+        change: Callable[..., Outcome],
+    ) -> None:
+        socket.begin_command()
+        entry = (
+            frame.ref,
+            partial(change, user=socket.identity.user_id, conversation=frame.conversation, seq=frame.seq),
+        )
+        waiting = self._changing.get(socket)
+        if waiting is not None:
+            waiting.append(entry)
+        else:
+            self._changing[socket] = deque([entry])
+            self.node.spawn(self._change_in_order(socket))
+
+    async def _change_in_order(self, socket: SocketConsumer) -> None:
+        """Carry out a socket's changes one after another, so that none overtakes an earlier one."""
+        waiting = self._changing[socket]
+        try:
+            while waiting:
+                ref, change = waiting[0]
+                try:
+                    self._changed(socket, ref, await self.node.call(change))
+                except ChatError as error:
+                    socket.refuse_with(ref, error)
+                except Exception:
+                    logger.exception("message cannot be changed", extra={"connection": socket.connection})
+                    socket.refuse_with(ref, Unavailable())
+                socket.end_command()
+                waiting.popleft()
+        finally:
+            del self._changing[socket]
+
+    def _changed(self, socket: SocketConsumer, ref: str | None, outcome: Outcome) -> None:
+        """Tell everyone of a change that is committed, and its sender that it is, in that order."""
+        message = outcome.message
+        ack = frames.ChangeAck(
+            ref, message.conversation, message.seq, message.rev, message.id, message.client_id,
+            message.created_at, duplicate=not outcome.changed, mentions=message.mentions,
+        )  # fmt: skip
+        if not outcome.changed:
+            socket.answer(ack)
+            return
+        users = outcome.held.users
+        envelope: fanout.Envelope = {
+            "type": "hub.fanout", "k": "c", "c": message.conversation, "r": message.rev, "q": message.seq,
+            "d": codec.encode(frames.Message(message)), "u": users, "o": socket.connection,
+        }  # fmt: skip
+        groups = (
+            [fanout.conversation_group(message.conversation)]
+            if users is None
+            else [fanout.user_group(user) for user in users]
+        )
+        self.node.publish(groups, envelope, ack)
 
     # --- marks -------------------------------------------------------------------------------------
 
@@ -275,10 +361,11 @@ class MessagingPart:
             socket.refuse_with(frame.ref, error)
             return
         event = frames.TypingEvent(str(frame.conversation), socket.identity.username, frame.on)
-        if audience is None:
-            fanout.to_members(str(frame.conversation), event, leave_out=socket.user_key)
+        users, group = audience
+        if group:
+            fanout.to_members(str(frame.conversation), event, leave_out=[socket.identity.user_id, *users])
         else:
-            fanout.to_users(audience, event, in_stream=True)
+            fanout.to_users(users, event, in_stream=True)
 
     # --- sync --------------------------------------------------------------------------------------
 
