@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -33,6 +33,8 @@ logger = logging.getLogger("messaging.handlers")
 ROUTES = 100_000
 """Remembered routes; when there are more, the older half is forgotten."""
 TYPING_SECONDS = 5.0
+MARK_REFS = 16
+"""So many frames of one socket about one mark are answered when they are refused together."""
 
 Changing = tuple[str | None, "Callable[[], Outcome]"]
 """A change of a message on its way: the ref of its frame, and what carries it out, blocking."""
@@ -54,7 +56,8 @@ class MessagingPart:
         }
         self._routes: dict[str | tuple[str, str], Route] = {}
         self._marks: dict[MarkKey, tuple[int, int]] = {}
-        self._markers: dict[MarkKey, list[tuple[SocketConsumer, str | None]]] = {}
+        self._markers: dict[MarkKey, dict[SocketConsumer, list[str | None]]] = {}
+        """Who asked for them, with the refs of the frames: of each socket the first few."""
         self._marking: asyncio.Task[None] | None = None
         self._typing: dict[MarkKey, asyncio.TimerHandle] = {}
         self._changing: dict[SocketConsumer, deque[Changing]] = {}
@@ -303,9 +306,9 @@ class MessagingPart:
         key = (str(frame.conversation), socket.user_key)
         before = self._marks.get(key, (0, 0))
         self._marks[key] = (max(before[0], move[0]), max(before[1], move[1]))
-        markers = self._markers.setdefault(key, [])
-        if len(markers) < 16:
-            markers.append((socket, frame.ref))
+        refs = self._markers.setdefault(key, {}).setdefault(socket, [])
+        if len(refs) < MARK_REFS:
+            refs.append(frame.ref)
         if self._marking is None:
             self._marking = self.node.spawn(self._move_marks())
 
@@ -319,16 +322,15 @@ class MessagingPart:
                     moved = await self.node.call(services.marks_move, moves=moves)
                 except Unavailable as error:
                     for waiting in markers.values():
-                        for socket, ref in waiting:
-                            socket.refuse_with(ref, error)
+                        _refuse_marks(waiting, error)
                     continue
                 for key, mark in moved.items():
                     if mark is not None:
-                        origins = {socket.connection for socket, _ in markers[key]}
-                        services.publish_marks([mark], leave_out=origins.pop() if len(origins) == 1 else "")
-                        continue
-                    for socket, ref in markers[key]:
-                        socket.refuse_with(ref, NotFound())
+                        origins = [socket.connection for socket in markers[key]]
+                        # Of several devices, each is told what the others asked for.
+                        services.publish_marks([mark], leave_out=origins[0] if len(origins) == 1 else "")
+                    else:
+                        _refuse_marks(markers[key], NotFound())
         finally:
             self._marking = None
 
@@ -375,6 +377,12 @@ class MessagingPart:
             raise Conflict("A socket syncs once.")
         socket.begin_command()
         self.node.spawn(sync.start(socket, frame))
+
+
+def _refuse_marks(markers: Mapping[SocketConsumer, Iterable[str | None]], error: ChatError) -> None:
+    for socket, refs in markers.items():
+        for ref in refs:
+            socket.refuse_with(ref, error)
 
 
 def _target(socket: SocketConsumer, frame: frames.Send) -> str | tuple[str, str]:
