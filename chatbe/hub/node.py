@@ -271,6 +271,9 @@ class Node:
 
     def abandon(self, conversation: str) -> None:
         """Nobody here follows a group any more: leave it soon, with others, unless somebody does by then."""
+        if self.layer is None or self.draining:
+            # Nothing was joined, or all is left at once.
+            return
         self._abandoned.add(conversation)
         if self._leaving is None:
             self._leaving = self.spawn(self._leave_abandoned())
