@@ -36,6 +36,7 @@ async def follow_all(socket: SocketConsumer) -> list[Stream] | None:
     node, user = socket.node, socket.user
     user_id = socket.identity.user_id
     streams: list[Stream] = []
+    floors: dict[str, int] = {}
     for read in range(READS):
         if not user.loaded and user.seen is None:
             user.seen = {}
@@ -48,7 +49,8 @@ async def follow_all(socket: SocketConsumer) -> list[Stream] | None:
             if socket.closed:
                 return None
             user.reserved = reserved
-            if _settle_all(socket, streams, last=read == READS - 1):
+            settled = _settle_all(socket, streams, last=read == READS - 1)
+            if not _behind(user, streams, floors) and settled:
                 break
     return streams
 
@@ -96,6 +98,18 @@ def _settle_all(socket: SocketConsumer, streams: list[Stream], *, last: bool) ->
     for conversation, rev in seen.items():
         hub.note_head(conversation, min(rev, heads.get(conversation, rev)))
     return True
+
+
+def _behind(user: LocalUser, streams: list[Stream], floors: dict[str, int]) -> bool:
+    """Whether what was read is older than where what the user follows here stood (`floors`) when it was settled.
+
+    Another socket of the user may have begun to follow a conversation meanwhile, further on than this
+    one has read: then it is read once more.
+    """
+    heads = {item.conversation: item.head for item in streams}
+    for topic in user.topics:
+        floors.setdefault(topic.id, topic.position)
+    return any(heads.get(topic.id, -1) < floors[topic.id] for topic in user.topics)
 
 
 def follows(node: Node, user: LocalUser, item: Stream) -> bool:
