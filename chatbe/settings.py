@@ -121,6 +121,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "channels",
+    "corsheaders",
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
@@ -134,6 +135,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "chatbe.middleware.probes",
     "django.middleware.security.SecurityMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "chatbe.middleware.chunked_bodies",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -165,7 +167,7 @@ TEMPLATES = [
 AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = ["accounts.backends.AccountBackend"]
 PASSWORD_HASHERS = [
-    "django.contrib.auth.hashers.Argon2PasswordHasher",
+    "accounts.hashers.BoundedArgon2PasswordHasher",
     "django.contrib.auth.hashers.PBKDF2PasswordHasher",
 ]
 AUTH_PASSWORD_VALIDATORS = [
@@ -245,6 +247,10 @@ if CHATBE_MESSAGE_POLICY not in {"contacts", "mutual", "everyone"}:
     raise ImproperlyConfigured("CHATBE_MESSAGE_POLICY is contacts, mutual or everyone.")
 CHATBE_RATE_LIMITS = env.bool("CHATBE_RATE_LIMITS", default=True)
 CHATBE_ALLOWED_ORIGINS = env.list("CHATBE_ALLOWED_ORIGINS", default=[])
+# Pages of these origins may call the API too. Tokens travel in headers, so no cookie is ever allowed.
+CORS_ALLOWED_ORIGINS = CHATBE_ALLOWED_ORIGINS
+CORS_URLS_REGEX = r"^/v1/"
+CORS_EXPOSE_HEADERS = ["Retry-After"]
 CHATBE_TRUSTED_PROXIES = env.int("CHATBE_TRUSTED_PROXIES", default=0)
 CHATBE_HEARTBEAT_INTERVAL = env.float("CHATBE_HEARTBEAT_INTERVAL", default=25.0)
 CHATBE_PRESENCE_LEASE = env.float("CHATBE_PRESENCE_LEASE", default=20.0)
@@ -275,7 +281,9 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STATIC_URL = "static/"
 # Served from where the packages keep them: no step of collecting, no directory of its own.
 WHITENOISE_USE_FINDERS = True
-WHITENOISE_AUTOREFRESH = False
+WHITENOISE_AUTOREFRESH = DEBUG
+# The page at / and the client that it is built on.
+STATICFILES_DIRS = [("web", BASE_DIR / "web"), ("chatbe", BASE_DIR / "clients/js/src")]
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = 256 * 1024
 SECURE_CONTENT_TYPE_NOSNIFF = True

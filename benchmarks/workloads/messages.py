@@ -46,6 +46,12 @@ async def drive(
     senders = await open_clients(target.urls([one for one, _ in who]), lambda: Client(target.dialect, tally))
     for sender, (_, peer) in zip(senders, who, strict=True):
         sender.peer = peer
+    # A first message opens its conversation: that is done once, and is not what is measured.
+    for sender in senders:
+        sender.send_message(BODY)
+    await until(
+        lambda: not tally.sent and tally.acked >= tally.started, what=f"the first messages of {target.name}"
+    )
     stopping = False
 
     async def steadily() -> None:

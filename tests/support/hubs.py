@@ -63,8 +63,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _run_once(self) -> None:
         # asyncio's own, which its types leave out.
         base: Any = self
-        if not base._ready and base._scheduled:
-            self.now = max(self.now, base._scheduled[0].when())
+        if not base._ready:
+            timers = [timer.when() for timer in base._scheduled if not timer.cancelled()]
+            self.now = max(self.now, min(timers, default=self.now))
         run_once: Callable[[], None] = getattr(super(), "_run_once")  # noqa: B009
         run_once()
 
