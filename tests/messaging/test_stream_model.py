@@ -176,6 +176,7 @@ class StreamMachine(RuleBasedStateMachine):
     """Processes, devices, a database and everything that goes wrong between them."""
 
     world: World
+    client: type[Device] = Device
 
     @initialize(seed=st.integers(0, 2**32), processes=st.integers(1, 3))
     def begin(self, seed: int, processes: int) -> None:
@@ -240,7 +241,7 @@ class StreamMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.devices) < DEVICES)
     @rule(user=st.integers(0, USERS - 1), process=st.integers(0, 2), others=st.sampled_from(["state", "all"]))
     def sign_in(self, user: int, process: int, others: str) -> None:
-        device = Device(self.users[user], others)
+        device = self.client(self.users[user], others)
         self.devices.append(device)
         device.connect(self.world, self.processes[process % len(self.processes)])
 
