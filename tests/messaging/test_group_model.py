@@ -139,18 +139,14 @@ class GroupMachine(StreamMachine):
         row = rows[place % len(rows)]
 
         def change() -> None:
-            change = (
-                (lambda: living.message_delete(user=self.owner().pk, conversation=self.group.pk, seq=row.seq))
-                if place == 4
-                else lambda: living.message_react(
-                    user=self.owner().pk,
-                    conversation=self.group.pk,
-                    seq=row.seq,
-                    emoji="👍",
-                    on=place % 2 == 0,
+            owner = self.owner().pk
+            if place == 4:
+                outcome = living.message_delete(user=owner, conversation=self.group.pk, seq=row.seq)
+            else:
+                outcome = living.message_react(
+                    user=owner, conversation=self.group.pk, seq=row.seq, emoji="👍", on=place % 2 == 0
                 )
-            )
-            changing.tell(change().held)
+            changing.tell(outcome.held)
 
         self.act(process, told, change)
 
@@ -159,7 +155,10 @@ class GroupMachine(StreamMachine):
         device = self.device(number)
         if not isinstance(device, GroupDevice) or device.wire is None or device.wire.code is not None:
             return
-        fields = {"edit": {"body": "better"}, "delete": {}, "react": {"emoji": "🎉", "on": True}}[what]
+        every: dict[str, dict[str, Any]] = {
+            "edit": {"body": "better"}, "delete": {}, "react": {"emoji": "🎉", "on": True},
+        }  # fmt: skip
+        fields = every[what]
         device.change(type=what, conversation=str(self.group.pk), seq=seq, **fields)
 
     @rule(user=st.integers(0, USERS - 1), process=st.integers(0, 2), told=st.booleans())
