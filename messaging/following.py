@@ -40,15 +40,16 @@ async def follow_all(socket: SocketConsumer) -> list[Stream] | None:
     for read in range(READS):
         if not user.loaded and user.seen is None:
             user.seen = {}
-        streams, reserved = await node.call(stream.standing, user_id)
+        reserved = await node.call(stream.reserved_among, [user.key])
+        streams = await node.call(stream.streams_of, user_id)
         groups = [item.conversation for item in streams if item.active and not follows(node, user, item)]
         with node.joining(groups) as names:
             if names:
                 await node.join(names)
-                streams, reserved = await node.call(stream.standing, user_id)
+                streams = await node.call(stream.streams_of, user_id)
             if socket.closed:
                 return None
-            user.reserved = reserved
+            user.reserved = user.key in reserved
             settled = _settle_all(socket, streams, last=read == READS - 1)
             if not _behind(user, streams, floors) and settled:
                 break
@@ -85,6 +86,9 @@ def _settle_all(socket: SocketConsumer, streams: list[Stream], *, last: bool) ->
                 since=item.joined_rev,
             )
             hub.note_head(item.conversation, item.head)
+    if {topic.id for topic in user.topics} - {item.conversation for item in streams}:
+        # Another socket of the user's has read more.
+        complete = False
     if user.loaded:
         return complete or last
     heads = {item.conversation: item.head for item in streams}

@@ -8,7 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.conf import settings
@@ -36,8 +36,8 @@ TYPING_SECONDS = 5.0
 MARK_REFS = 16
 """So many frames of one socket about one mark are answered when they are refused together."""
 
-Changing = tuple[str | None, "Callable[[], Outcome]"]
-"""A change of a message on its way: the ref of its frame, and what carries it out, blocking."""
+Changing = tuple[str | None, "Callable[..., Outcome]", dict[str, Any]]
+"""A change of a message on its way: the ref of its frame, and what carries it out, blocking, with what."""
 
 
 class MessagingPart:
@@ -222,7 +222,7 @@ class MessagingPart:
 
     def on_edit(self, socket: SocketConsumer, frame: frames.Edit) -> None:
         """Replace the body of one's own message."""
-        self._change(socket, frame, partial(living.message_edit, body=frame.body))
+        self._change(socket, frame, living.message_edit, body=frame.body)
 
     def on_delete(self, socket: SocketConsumer, frame: frames.Delete) -> None:
         """Delete a message for everyone."""
@@ -230,18 +230,25 @@ class MessagingPart:
 
     def on_react(self, socket: SocketConsumer, frame: frames.React) -> None:
         """Put on, or take off, a reaction."""
-        self._change(socket, frame, partial(living.message_react, emoji=frame.emoji, on=frame.on))
+        self._change(socket, frame, living.message_react, emoji=frame.emoji, on=frame.on)
 
     def _change(
         self,
         socket: SocketConsumer,
         frame: frames.Edit | frames.Delete | frames.React,
         change: Callable[..., Outcome],
+        **fields: Any,
     ) -> None:
         socket.begin_command()
-        entry = (
+        entry: Changing = (
             frame.ref,
-            partial(change, user=socket.identity.user_id, conversation=frame.conversation, seq=frame.seq),
+            change,
+            {
+                "user": socket.identity.user_id,
+                "conversation": frame.conversation,
+                "seq": frame.seq,
+                **fields,
+            },
         )
         waiting = self._changing.get(socket)
         if waiting is not None:
@@ -255,9 +262,9 @@ class MessagingPart:
         waiting = self._changing[socket]
         try:
             while waiting:
-                ref, change = waiting[0]
+                ref, change, fields = waiting[0]
                 try:
-                    self._changed(socket, ref, await self.node.call(change))
+                    self._changed(socket, ref, await self.node.call(change, **fields))
                 except ChatError as error:
                     socket.refuse_with(ref, error)
                 except Exception:

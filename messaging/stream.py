@@ -101,11 +101,6 @@ def streams_of(user: UUID) -> list[Stream]:
     return _streams(Membership.objects.filter(user=user))
 
 
-def standing(user: UUID) -> tuple[list[Stream], bool]:
-    """`streams_of`, and whether the user has turned read receipts off."""
-    return streams_of(user), bool(reserved_among([str(user)]))
-
-
 def reserved_among(users: Collection[str]) -> set[str]:
     """Those of the users who have turned read receipts off."""
     rows = User.objects.filter(id__in=users, read_receipts=False).values_list("id", flat=True)

@@ -173,8 +173,11 @@ def mark(scene: Scene) -> None:
 def _wait_for_mark(scene: Scene, name: str, place: int) -> None:
     """A mark is not answered; it is heard of on another's device."""
     mirror = scene.mirrors["member"]
-    held = mirror.state[scene.id]
-    assert mirror.until(lambda: held.marks[scene.name(name)][place] >= scene.last)
+    assert mirror.until(
+        lambda: (
+            scene.id in mirror.state and mirror.state[scene.id].marks[scene.name(name)][place] >= scene.last
+        )
+    )
 
 
 def everything(scene: Scene) -> None:
