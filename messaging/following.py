@@ -11,7 +11,6 @@ from uuid import UUID
 
 from chatbe.core.errors import Unavailable
 from chatbe.hub import registry
-from chatbe.hub.outbox import State
 from chatbe.wire import codec, frames
 from chatbe.wire.websocket import encode_text_frame
 from messaging import selectors, stream
@@ -25,10 +24,6 @@ if TYPE_CHECKING:
 READS = 4
 """Times that a user's conversations are read at most until what was read is all."""
 RETRY_SECONDS = 1.0
-UNKNOWN = -1
-"""In place of a rev: a socket does not know a group that its user has just joined."""
-UNSURE = -2
-"""The same, and perhaps it still holds what it knew of the group before its user left it."""
 
 
 async def follow_all(socket: SocketConsumer) -> list[Stream] | None:
@@ -60,30 +55,20 @@ def _settle_all(socket: SocketConsumer, streams: list[Stream], *, last: bool) ->
     A conversation that others here follow may have gone on between the read and now, past this
     socket, and what was heard of meanwhile may not be in what was read: then it is read once more.
     """
-    node, user, hub = socket.node, socket.user, socket.node.hub
-    complete = True
+    user, hub = socket.user, socket.node.hub
     for item in streams:
-        if item.active and (item.direct or not follows(node, user, item)):
-            if not item.direct and user in hub.members(item.conversation):
-                # They have left and come back, and news of it has not come yet.
-                _end(node, user, item, at_once=True)
-            topic = hub.topics.get(item.conversation)
-            new = topic is None or user not in topic.members
-            if new and topic is not None and topic.position > item.head:
-                complete = False
-            if new and user.loaded:
-                # News of it has not come yet: the user's other sockets have not had what this one will read.
-                for other in user.sockets:
-                    if other is not socket:
-                        begin_anew(other, item)
-            hub.follow(
-                user,
-                item.conversation,
-                hidden_to=item.hidden_to,
-                position=item.head,
-                since=item.joined_rev,
-            )
-            hub.note_head(item.conversation, item.head)
+        if (
+            not item.active
+            and user in hub.members(item.conversation)
+            and not _outdated(socket.node, user, item)
+        ):
+            # It ended between two reads, while the user was not yet known to follow it.
+            if user.loaded:
+                _end(socket.node, user, item, at_once=False)
+            else:
+                hub.unfollow(user, item.conversation)
+    behind = [item for item in streams if item.active and not _follow(socket, item)]
+    complete = not behind
     if {topic.id for topic in user.topics} - {item.conversation for item in streams}:
         # Another socket of the user's has read more.
         complete = False
@@ -100,6 +85,38 @@ def _settle_all(socket: SocketConsumer, streams: list[Stream], *, last: bool) ->
     for conversation, rev in seen.items():
         hub.note_head(conversation, min(rev, heads.get(conversation, rev)))
     return True
+
+
+def _follow(socket: SocketConsumer, item: Stream) -> bool:
+    """Follow one conversation; whether what was read of it is not behind what others here have had."""
+    node, user, hub = socket.node, socket.user, socket.node.hub
+    if not item.direct and follows(node, user, item):
+        return True
+    if _outdated(node, user, item):
+        return False
+    if not item.direct and user in hub.members(item.conversation):
+        # They have left and come back, and news of it has not come yet.
+        _end(node, user, item, at_once=True)
+    new = user not in hub.members(item.conversation)
+    topic = hub.topics.get(item.conversation)
+    behind = new and topic is not None and topic.position > item.head
+    if new and user.loaded:
+        # Nor has news of it: the user's other sockets have not had what this one will read.
+        for other in user.sockets:
+            if other is not socket and item.direct:
+                other.fall_behind(item.conversation, 0)
+            elif other is not socket:
+                other.begin_anew(item.conversation)
+    hub.follow(user, item.conversation, hidden_to=item.hidden_to, position=item.head, since=item.joined_rev)
+    hub.note_head(item.conversation, item.head)
+    return not behind
+
+
+def _outdated(node: Node, user: LocalUser, item: Stream) -> bool:
+    """Whether the user follows as a later member than the one that was read: another read was faster."""
+    topic = node.hub.topics.get(item.conversation)
+    since = topic.since.get(user, 0) if topic is not None and topic.since is not None else 0
+    return since > (item.joined_rev if item.active else item.left_rev)
 
 
 def follows(node: Node, user: LocalUser, item: Stream) -> bool:
@@ -185,7 +202,7 @@ class Following:
     def _settle(self, item: Stream) -> bool:
         """Follow, or follow no longer, as the membership says; whether it is new here."""
         hub, local = self._node.hub, self._local(item)
-        if local is None:
+        if local is None or _outdated(self._node, local, item):
             return False
         topic = hub.topics.get(item.conversation)
         known = topic is not None and local in topic.members
@@ -197,17 +214,8 @@ class Following:
         if not item.active:
             return False
         begins = item.joined_rev - 1
-        topic = hub.follow(
-            local, item.conversation, hidden_to=item.hidden_to, position=begins, since=item.joined_rev
-        )
-        late = topic.position > begins or item.state_rev > item.joined_rev
-        for socket in local.sockets:
-            if late:
-                # Rows may come before the group's latest state: then it is told of the group itself first.
-                begin_anew(socket, item)
-            elif topic.position < begins:
-                # What others here have yet to get is from before.
-                socket.skip[topic.id] = begins
+        hub.follow(local, item.conversation, hidden_to=item.hidden_to, position=begins, since=item.joined_rev)
+        hub.introduce(local, item.conversation, begins=begins)
         hub.note_head(item.conversation, item.head, patience=0.0)
         return True
 
@@ -238,16 +246,6 @@ class Following:
             if local is not None and local.reserved != (user in reserved):
                 local.reserved = user in reserved
                 _offer_marks(local, await self._node.call(stream.marks_of, user=UUID(user)))
-
-
-def begin_anew(socket: SocketConsumer, item: Stream) -> None:
-    """Have a socket begin the stream of what its user has just joined, whatever else it has to catch up with."""
-    if item.direct:
-        socket.fall_behind(item.conversation, 0)
-    elif socket.state is State.LIVE:
-        socket.fall_behind(item.conversation, UNKNOWN)
-    elif item.conversation not in socket.lag:
-        socket.fall_behind(item.conversation, UNSURE)
 
 
 def _marks_of_several(by_user: dict[str, set[str]]) -> dict[str, dict[str, selectors.Marks]]:

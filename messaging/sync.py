@@ -17,12 +17,11 @@ from uuid import UUID
 
 from chatbe.core.errors import ChatError, Unavailable
 from chatbe.hub.hub import Change, Gap
-from chatbe.hub.outbox import State
+from chatbe.hub.outbox import UNKNOWN, UNSURE, State
 from chatbe.wire import codec, frames
 from chatbe.wire.codes import CloseCode
 from chatbe.wire.websocket import encode_text_frame
 from messaging import following, selectors, stream
-from messaging.following import UNKNOWN, UNSURE
 from messaging.stream import Stream, Wanted
 
 if TYPE_CHECKING:
@@ -201,7 +200,7 @@ async def _wanted(socket: SocketConsumer, cursors: dict[str, int]) -> list[Wante
                 ended.append(_ended(item))
                 cursors[item.conversation] = item.left_rev
             continue
-        if item.lost_at(cursor) or (cursor == UNSURE and item.left_rev):
+        if item.lost_at(cursor) if cursor >= 0 else cursor == UNSURE and item.left_rev:
             ended.append(_ended(item))
         if cursor < 0:
             begins, late = item.joined_rev - 1, item.state_rev > item.joined_rev

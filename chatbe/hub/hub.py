@@ -96,7 +96,18 @@ class LocalUser:
 class Topic:
     """A conversation that local users follow."""
 
-    __slots__ = ("id", "leaving", "members", "position", "repair", "since", "target", "waiting")
+    __slots__ = (
+        "id",
+        "leaving",
+        "members",
+        "newcomers",
+        "position",
+        "repair",
+        "since",
+        "target",
+        "unsettled",
+        "waiting",
+    )
 
     def __init__(self, conversation: str, position: int) -> None:
         self.id = conversation
@@ -106,8 +117,12 @@ class Topic:
         """Local members, and the seq up to which messages are not theirs to see."""
         self.since: dict[LocalUser, int] | None = None
         """Of a group: the rev at which each of them joined."""
-        self.leaving: dict[LocalUser, tuple[int, bytes]] | None = None
+        self.leaving: dict[LocalUser, tuple[int, bytes]] = {}
         """Members whose stream ends at a rev, and its last frame."""
+        self.newcomers: set[LocalUser] = set()
+        """Members who have not been told of the group itself."""
+        self.unsettled = False
+        """Whether there are any of these two."""
         self.waiting: dict[int, Change] | None = None
         self.target = 0
         """The database is known to have changes up to this rev."""
@@ -204,8 +219,8 @@ class Hub:
         del topic.members[user]
         if topic.since is not None:
             topic.since.pop(user, None)
-        if topic.leaving is not None:
-            topic.leaving.pop(user, None)
+        topic.leaving.pop(user, None)
+        topic.newcomers.discard(user)
         if not topic.members:
             del self.topics[topic.id]
             if topic.repair is not None:
@@ -224,9 +239,8 @@ class Hub:
         topic = self.topics.get(conversation)
         if topic is None or user not in topic.members:
             return
-        if topic.leaving is None:
-            topic.leaving = {}
         topic.leaving[user] = (rev, frame)
+        topic.unsettled = True
         if at_once or rev <= topic.position:
             self._expel(topic, max(rev, topic.position))
         else:
@@ -234,13 +248,35 @@ class Hub:
 
     def _expel(self, topic: Topic, position: int) -> None:
         """End the streams that are over at `position`."""
-        for user, (rev, frame) in list((topic.leaving or {}).items()):
+        for user, (rev, frame) in list(topic.leaving.items()):
             if rev <= position:
                 for socket in user.sockets:
                     socket.offer_change(topic.id, rev, frame)
                 self.unfollow(user, topic.id)
-        if not topic.leaving:
-            topic.leaving = None
+        topic.unsettled = bool(topic.leaving or topic.newcomers)
+
+    def introduce(self, user: LocalUser, conversation: str, *, begins: int) -> None:
+        """A follower is new in a group: their stream begins after `begins`, and with the group itself."""
+        topic = self.topics[conversation]
+        if topic.position > begins:
+            for socket in user.sockets:
+                socket.begin_anew(conversation)
+            return
+        topic.newcomers.add(user)
+        topic.unsettled = True
+        if topic.position < begins:
+            # What others here have yet to get is from before.
+            for socket in user.sockets:
+                socket.skip[conversation] = begins
+
+    def _introduce(self, topic: Topic, change: Change) -> None:
+        """The next change is the first that newcomers see; if it is not the group's state, they read that first."""
+        since = topic.since or {}
+        for user in [user for user in topic.newcomers if change.rev >= since.get(user, 0)]:
+            topic.newcomers.discard(user)
+            if change.seq:
+                for socket in user.sockets:
+                    socket.begin_anew(topic.id)
 
     # --- events in ---------------------------------------------------------------------------------
 
@@ -350,12 +386,11 @@ class Hub:
             list(topic.members) if gone is None else [self.users[key] for key in gone if key in self.users]
         )
         frame = encode_text_frame(envelope["h"])
-        if topic.leaving is None:
-            topic.leaving = {}
         for user in users:
             # Who joined again since is another member.
             if user in topic.members and topic.since.get(user, 0) < rev:
                 topic.leaving[user] = (rev, frame)
+                topic.unsettled = True
 
     def _follow_new(self, user: LocalUser, conversation: str) -> Topic:
         """Let a user follow a conversation that is new since their stream began: it starts at its beginning."""
@@ -370,7 +405,8 @@ class Hub:
 
     def _let_through(self, topic: Topic, change: Change) -> None:
         """Offer a change to every local socket that may see it; its origin gets the ack in its place."""
-        if topic.leaving is not None:
+        if topic.unsettled:
+            self._introduce(topic, change)
             self._expel(topic, change.rev)
         conversation, rev, seq, frame, origin = topic.id, change.rev, change.seq, change.frame, change.origin
         answered = False
@@ -443,7 +479,7 @@ class Hub:
                 except Unavailable:
                     await asyncio.sleep(1.0)
                     continue
-                self._fill(topic, gap)
+                self._fill(topic, gap, followers)
                 if gap.complete:
                     self._drop_unknown(topic, waiting)
                     if topic.target == target:
@@ -454,12 +490,13 @@ class Hub:
             if not topic.waiting:
                 topic.waiting = None
 
-    def _fill(self, topic: Topic, gap: Gap) -> None:
+    def _fill(self, topic: Topic, gap: Gap, followers: dict[str, int]) -> None:
         self.gaps_read += 1
         waiting = topic.waiting if topic.waiting is not None else {}
         for key, (rev, last) in gap.gone.items():
             user = self.users.get(key)
-            if user is not None:
+            # Unless they have been found to be back while the database was read.
+            if user is not None and (topic.since or {}).get(user) == followers.get(key):
                 self.expel(user, topic.id, rev, last)
         for change in gap.changes:
             if change.rev > topic.position:
@@ -467,7 +504,7 @@ class Hub:
                 late = waiting.pop(change.rev, None)
                 self._let_through(topic, change if late is None or late.ack is None else late)
         topic.position = max(topic.position, gap.position)
-        if topic.leaving is not None:
+        if topic.unsettled:
             self._expel(topic, topic.position)
         for rev in sorted(rev for rev in waiting if rev <= topic.position):
             late = waiting.pop(rev)

@@ -36,6 +36,10 @@ class State(IntEnum):
     CLOSED = 4
 
 
+UNKNOWN = -1
+"""In place of a rev: the socket does not know a group that its user has just joined."""
+UNSURE = -2
+"""The same, and perhaps it still holds what it knew of the group before its user left it."""
 ACKS_KEPT = 256
 """Acks that may wait for their place; at that many the socket is not read."""
 
@@ -183,6 +187,13 @@ class Outbox:
                 self.drained()
         elif self.state in (State.LAGGING, State.CATCHING_UP):
             self.lag[conversation] = min(position, self.lag.get(conversation, position))
+
+    def begin_anew(self, conversation: str) -> None:
+        """The user has just joined a group: its stream begins with the group itself, read from the database."""
+        if self.state is State.LIVE:
+            self.fall_behind(conversation, UNKNOWN)
+        elif conversation not in self.lag:
+            self.fall_behind(conversation, UNSURE)
 
     # --- answers -----------------------------------------------------------------------------------
 
