@@ -195,17 +195,18 @@ async def _wanted(socket: SocketConsumer, cursors: dict[str, int]) -> list[Wante
         cursor = cursors.get(item.conversation)
         if cursor is None:
             continue
-        if not item.active:
+        if not item.active or not following.follows(socket.node, socket.user, item):
+            # Who has come back is begun anew once this process follows them as the member that they are now.
             if UNKNOWN != cursor < item.left_rev:
                 ended.append(_ended(item))
                 cursors[item.conversation] = item.left_rev
             continue
         if item.lost_at(cursor) if cursor >= 0 else cursor == UNSURE and item.left_rev:
             ended.append(_ended(item))
-        if cursor < 0:
+        begins, late = max(cursor, item.begins), item.opens_late(cursor)
+        if cursor < 0 or 0 < item.left_rev <= cursor < item.joined_rev:
+            # It knows nothing of this membership.
             begins, late = item.joined_rev - 1, item.state_rev > item.joined_rev
-        else:
-            begins, late = max(cursor, item.begins), item.opens_late(cursor)
         if late:
             opening[item.conversation] = begins
         cursor = cursors[item.conversation] = begins
