@@ -64,6 +64,8 @@ def _settle_all(socket: SocketConsumer, streams: list[Stream], *, last: bool) ->
         ):
             # It ended between two reads, while the user was not yet known to follow it.
             if user.loaded:
+                # The user's other sockets have it up to there; this one is told by its sync, if at all.
+                socket.skip[item.conversation] = item.left_rev
                 _end(socket.node, user, item, at_once=False)
             else:
                 hub.unfollow(user, item.conversation)
