@@ -131,8 +131,8 @@ def _plan(streams: list[Stream], named: dict[str, int], *, others: str) -> _Plan
         if not item.active:
             if rev is not None:
                 plan.ended.append(_ended(item))
-                # What is held of it lies before.
-                plan.cursors[item.conversation] = item.left_rev
+            # What may be held of it, from before it ended, is not for this socket.
+            plan.cursors[item.conversation] = item.left_rev
             continue
         start = item.head
         if rev is None:
