@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -11,15 +10,11 @@ from uuid import UUID
 
 import pytest
 from django.contrib.auth.hashers import make_password
-from django.urls import include, path
-from drf_spectacular.generators import SchemaGenerator
-from rest_framework.test import APIClient
 
-from accounts import services
-from accounts.models import Session, User
-from accounts.tokens import Tokens
+from accounts.models import User
 from chatbe.core import clock
 from chatbe.hub import fanout
+from tests.support.http import Device, DocumentedClient
 
 PASSWORD = "correct horse battery staple"
 
@@ -27,30 +22,6 @@ PASSWORD = "correct horse battery staple"
 @functools.cache
 def hashed_password() -> str:
     return make_password(PASSWORD)
-
-
-@functools.cache
-def documented() -> dict[str, Any]:
-    generator = SchemaGenerator(patterns=[path("v1/", include("accounts.api.urls"))])
-    schema: dict[str, Any] = generator.get_schema(request=None, public=True)
-    return schema
-
-
-class DocumentedClient(APIClient):
-    """Fails when an answer's status or content type is not in the OpenAPI document."""
-
-    def request(self, **kwargs: Any) -> Any:
-        response = super().request(**kwargs)
-        match = response.wsgi_request.resolver_match
-        if match is not None and match.route.startswith("v1/"):
-            template = "/" + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", match.route)
-            operation = documented()["paths"][template].get(kwargs["REQUEST_METHOD"].lower())
-            if operation is not None:
-                answer = operation["responses"].get(str(response.status_code))
-                assert answer is not None, (template, response.status_code, response.content)
-                if response.content:
-                    assert response["Content-Type"].partition(";")[0] in answer["content"]
-        return response
 
 
 @pytest.fixture
@@ -62,37 +33,11 @@ def make_user(db: None) -> Callable[..., User]:
     return make
 
 
-class Device:
-    """A signed-in client."""
-
-    def __init__(self, user: User, session: Session, tokens: Tokens) -> None:
-        self.user = user
-        self.session = session
-        self.tokens = tokens
-        self.http = DocumentedClient()
-        self.http.credentials(HTTP_AUTHORIZATION=f"Bearer {tokens.access_token}")
-
-    def get(self, url: str, **query: Any) -> Any:
-        return self.http.get(url, query)
-
-    def post(self, url: str, **body: Any) -> Any:
-        return self.http.post(url, body, format="json")
-
-    def put(self, url: str, **body: Any) -> Any:
-        return self.http.put(url, body, format="json")
-
-    def patch(self, url: str, **body: Any) -> Any:
-        return self.http.patch(url, body, format="json")
-
-    def delete(self, url: str, **body: Any) -> Any:
-        return self.http.delete(url, body or None, format="json")
-
-
 @pytest.fixture
 def sign_in(make_user: Callable[..., User]) -> Callable[..., Device]:
     def sign(who: str | User, **fields: Any) -> Device:
         user = make_user(who) if isinstance(who, str) else who
-        return Device(user, *services.session_open(user=user, **fields))
+        return Device(user, **fields)
 
     return sign
 

@@ -11,7 +11,8 @@ from django.test import Client
 
 from accounts import services
 from accounts.models import Block, Contact, RetiredUsername, Session, User
-from tests.accounts.conftest import PASSWORD, Device
+from tests.accounts.conftest import PASSWORD
+from tests.support.http import Device
 
 pytestmark = pytest.mark.django_db
 

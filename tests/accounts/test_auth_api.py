@@ -14,7 +14,8 @@ from django.contrib.auth.hashers import Argon2PasswordHasher
 from accounts import services, tokens
 from accounts.models import OneTimePassword, RetiredUsername, Session, User
 from chatbe.core import clock
-from tests.accounts.conftest import PASSWORD, Device, DocumentedClient, FanOut
+from tests.accounts.conftest import PASSWORD, FanOut
+from tests.support.http import Device, DocumentedClient
 
 pytestmark = pytest.mark.django_db
 

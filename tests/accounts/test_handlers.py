@@ -13,7 +13,7 @@ from accounts.models import Attempts, OneTimePassword, Session, User
 from chatbe.core import clock
 from chatbe.hub import registry
 from chatbe.wire.codes import CloseCode
-from tests.accounts.conftest import Device
+from tests.support.http import Device
 
 pytestmark = pytest.mark.django_db
 

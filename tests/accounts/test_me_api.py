@@ -11,7 +11,8 @@ from accounts import services
 from accounts.models import Block, Contact, RetiredUsername, Session, User
 from chatbe.core import clock
 from chatbe.core.errors import Unavailable
-from tests.accounts.conftest import PASSWORD, Device, DocumentedClient, FanOut
+from tests.accounts.conftest import PASSWORD, FanOut
+from tests.support.http import Device, DocumentedClient
 
 pytestmark = pytest.mark.django_db
 

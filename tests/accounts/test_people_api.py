@@ -12,7 +12,8 @@ import pytest
 from accounts import selectors, services
 from accounts.models import Block, Contact, User
 from chatbe.core import clock
-from tests.accounts.conftest import Device, FanOut
+from tests.accounts.conftest import FanOut
+from tests.support.http import Device
 
 pytestmark = pytest.mark.django_db
 

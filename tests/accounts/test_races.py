@@ -17,7 +17,8 @@ from accounts import attempts, services
 from accounts.errors import SessionEnded
 from accounts.models import Attempts, Block, Contact, RetiredUsername, Session, User
 from chatbe.core.errors import ChatError, Conflict, NotFound, RateLimited
-from tests.accounts.conftest import PASSWORD, Device, FanOut
+from tests.accounts.conftest import PASSWORD, FanOut
+from tests.support.http import Device
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

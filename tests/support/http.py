@@ -40,9 +40,9 @@ class DocumentedClient(APIClient):
 class Device:
     """A signed-in client."""
 
-    def __init__(self, user: User) -> None:
+    def __init__(self, user: User, **session: Any) -> None:
         self.user = user
-        self.session, self.tokens = services.session_open(user=user)
+        self.session, self.tokens = services.session_open(user=user, **session)
         self.http = DocumentedClient()
         self.http.credentials(HTTP_AUTHORIZATION=f"Bearer {self.tokens.access_token}")
 
@@ -54,3 +54,9 @@ class Device:
 
     def put(self, url: str, **body: Any) -> Any:
         return self.http.put(url, body, format="json")
+
+    def patch(self, url: str, **body: Any) -> Any:
+        return self.http.patch(url, body, format="json")
+
+    def delete(self, url: str, **body: Any) -> Any:
+        return self.http.delete(url, body or None, format="json")
