@@ -16,7 +16,7 @@ from django.conf import settings
 from chatbe.core.errors import ChatError, Conflict, NotFound, Unavailable
 from chatbe.hub import fanout
 from chatbe.hub.outbox import State
-from chatbe.wire import codec, frames
+from chatbe.wire import frames
 from messaging import services, stream, sync, writer
 from messaging.services import MarkKey, Route
 from messaging.writer import Item, Verdict, Writer
@@ -164,7 +164,7 @@ class MessagingPart:
                 item.client_id,
                 message.created_at,
             )
-            self._announce(route, message, ack, socket.connection)
+            self.node.publish(*services.message_change(route, message, origin=socket.connection), ack)
         elif verdict.code == "repeat":
             socket.answer(
                 frames.Ack(
@@ -176,22 +176,6 @@ class MessagingPart:
             socket.refuse_with(ref, services.REFUSALS[verdict.code]())
         socket.end_command()
 
-    def _announce(
-        self, route: Route, message: frames.MessageObject, ack: frames.Ack | None = None, origin: str = ""
-    ) -> None:
-        """Give a committed message to everyone; its origin gets the ack in its place."""
-        users = route.users
-        envelope: fanout.Envelope = {
-            "type": "hub.fanout", "k": "c", "c": message.conversation, "r": message.rev, "q": message.seq,
-            "d": codec.encode(frames.Message(message)), "u": users, "o": origin,
-        }  # fmt: skip
-        if users is None:
-            self.node.publish([fanout.conversation_group(message.conversation)], envelope, ack)
-        else:
-            if message.seq == 1:
-                envelope["b"] = services.opening(route)
-            self.node.publish([fanout.user_group(users[0]), fanout.user_group(users[1])], envelope, ack)
-
     def store_message(
         self, done: concurrent.futures.Future[Verdict | None], item: Item, route: Route, username: str
     ) -> None:
@@ -199,7 +183,8 @@ class MessagingPart:
 
         def stored(verdict: Verdict | None) -> None:
             if verdict is not None and verdict.code == "ok":
-                self._announce(route, services.announcement(item, verdict, username))
+                message = services.announcement(item, verdict, username)
+                self.node.publish(*services.message_change(route, message))
             done.set_result(verdict)
 
         self.writer.submit(item, stored)

@@ -216,7 +216,7 @@ def _store(item: Item, route: Route, username: str) -> Verdict:
         verdict = _store_here(item)
         if verdict is not None and verdict.code == "ok":
             announced = announcement(item, verdict, username)
-            transaction.on_commit(lambda: publish_message(route, announced))
+            transaction.on_commit(lambda: fanout.send(*message_change(route, announced)))
     if verdict is None:
         raise Unavailable
     return verdict
@@ -246,14 +246,17 @@ def announcement(item: Item, verdict: Verdict, username: str) -> frames.MessageO
     )
 
 
-def publish_message(route: Route, message: frames.MessageObject) -> None:
-    """Tell everyone of a committed message, from a process without a node."""
-    fanout.change(
+def message_change(
+    route: Route, message: frames.MessageObject, *, origin: str = ""
+) -> tuple[list[str], fanout.Envelope]:
+    """What tells everyone of a committed message, and its groups; `origin` gets an ack in its place."""
+    return fanout.change_envelope(
         route.conversation,
         rev=message.rev,
         seq=message.seq,
         event=codec.encode(frames.Message(message)),
         users=route.users,
+        origin=origin,
         opening=opening(route) if message.seq == 1 and route.users is not None else b"",
     )
 

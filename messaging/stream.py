@@ -18,7 +18,6 @@ from uuid import UUID
 from django.db import connection
 
 from accounts import selectors as accounts
-from chatbe.core import clock
 from chatbe.core.errors import NotFound
 from chatbe.wire import frames
 from messaging import selectors
@@ -147,6 +146,7 @@ def _state_piece(want: Wanted, state: frames.ConversationObject) -> Piece:
     return Piece(want.conversation, want.state_rev, 0, frames.Conversation(state))
 
 
+# `selectors.MESSAGE_FIELDS`, ids as text where the database can say so: cheaper than making UUIDs of them.
 COLUMNS = """
     m.{id}, m.{conversation}, m.seq, m.rev, m.kind, u.username, m.body, m.{client_id}, m.reply_to,
     m.created_at, m.edited_at, m.deleted_at"""
@@ -184,19 +184,10 @@ def _messages(wanted: Sequence[Wanted], limit: int) -> Iterable[frames.MessageOb
                     limit,
                 ],
             )
-            return [message_from_columns(row) for row in cursor.fetchall()]
+            return [selectors.message_from_row(row) for row in cursor.fetchall()]
         parts = json.dumps([[UUID(w.conversation).hex, w.after, w.head] for w in wanted])
         cursor.execute(SQLITE, [parts, limit])
-        return [message_from_columns(_from_sqlite(row)) for row in cursor.fetchall()]
-
-
-def message_from_columns(row: tuple[Any, ...]) -> frames.MessageObject:
-    """The message object of one row of `COLUMNS`, ids as text."""
-    identity, conversation, seq, rev, kind, sender, body, client_id, reply_to, created, edited, deleted = row
-    return frames.MessageObject(
-        identity, conversation, seq, rev, kind, sender, body, client_id, reply_to, {},
-        clock.timestamp(created), clock.optional_timestamp(edited), clock.optional_timestamp(deleted),
-    )  # fmt: skip
+        return [selectors.message_from_row(_from_sqlite(row)) for row in cursor.fetchall()]
 
 
 def _time_from_sqlite(moment: datetime | None) -> datetime | None:
@@ -242,7 +233,7 @@ def typing_audience(*, user: UUID, conversation: UUID) -> list[UUID] | None:
         return [other for other in others if not accounts.blocked_either_way(one=user, other=other)]
     if not members and Membership.objects.filter(conversation=conversation, user=user, active=True).exists():
         return None
-    raise NotFound("There is no such conversation, or none that you may see.")
+    raise NotFound
 
 
 def changes(

@@ -118,7 +118,12 @@ def control(user: UUID, action: str, **fields: Any) -> None:
     send([user_group(key)], {"type": "hub.fanout", "k": "k", "u": key, "a": action, **fields})
 
 
-def change(
+def change(conversation: str, *, rev: int, event: bytes, users: tuple[str, ...] | None, seq: int = 0) -> None:
+    """Send a conversation's committed change; the arguments are `change_envelope`'s."""
+    send(*change_envelope(conversation, rev=rev, event=event, users=users, seq=seq))
+
+
+def change_envelope(
     conversation: str,
     *,
     rev: int,
@@ -127,8 +132,9 @@ def change(
     seq: int = 0,
     origin: str = "",
     opening: bytes = b"",
-) -> None:
-    """Send a conversation's committed change: to the two `users` of a direct one, or to the group's members.
+) -> tuple[list[str], Envelope]:
+    """What `send` takes to tell of a conversation's committed change: the groups, of the two `users` of a
+    direct one or of a group's members, and the envelope.
 
     `event` is its frame's JSON; `seq` the message's place (0: not a message); `origin` the
     connection that gets an ack instead; `opening` an event, encoded too, that all get before it.
@@ -139,9 +145,8 @@ def change(
     if opening:
         envelope["b"] = opening
     if users is None:
-        send([conversation_group(conversation)], envelope)
-    else:
-        send([user_group(user) for user in users], envelope)
+        return [conversation_group(conversation)], envelope
+    return [user_group(user) for user in users], envelope
 
 
 def send(groups: list[str], envelope: Envelope) -> None:

@@ -162,6 +162,8 @@ class Writer:
         self._idle = asyncio.Event()
         self._idle.set()
         self._loop = asyncio.get_running_loop()
+        # Asked once: a protocol is slow to check.
+        self._on_loop = store if isinstance(store, LoopBackend) else None
         self._thread = (
             None if isinstance(store, LoopBackend) else _Thread(store, policy, self._loop, self._finish)
         )
@@ -241,9 +243,8 @@ class Writer:
         self._begin(next(steps), batch, steps, wait=wait)
 
     def _begin(self, request: Sequence[Item], batch: list[_Entry], steps: Settling, *, wait: bool) -> None:
-        store = self._store
-        assert isinstance(store, LoopBackend)  # noqa: S101 - else there is a thread
-        store.begin(
+        assert self._on_loop is not None  # noqa: S101 - else there is a thread
+        self._on_loop.begin(
             request,
             now=clock.now(),
             policy=self._policy,
