@@ -18,7 +18,9 @@ EXAMPLES = 15
 LEFT_OUT = ("/v1/auth/logout", "/v1/auth/sessions/{session_id}")
 
 
-def test_schemathesis_finds_no_fault_and_nothing_undocumented(servers: list[AppServer], tmp_path: Path) -> None:
+def test_schemathesis_finds_no_fault_and_nothing_undocumented(
+    servers: list[AppServer], tmp_path: Path
+) -> None:
     alice, bob = Person(servers[0].url, new_name("alice")), Person(servers[0].url, new_name("bob"))
     befriend(alice, bob)
     with alice.live() as socket:
