@@ -60,6 +60,10 @@ requirements: venv-lint ## Compile pyproject.toml into requirements*.txt (UPGRAD
 	$(COMPILE) --extra test -c requirements.txt pyproject.toml -o requirements-test.txt
 	$(COMPILE) --extra test --extra lint -c requirements-test.txt pyproject.toml -o requirements-lint.txt
 
+.PHONY: screenshots
+screenshots: venv-test ## Take pictures of every view of the page, into docs/images/page (needs Chromium)
+	@exec $(BIN)/python -m tests.web.screenshots docs/images/page
+
 .PHONY: clean
 clean: ## Remove .venv and the tools' caches; var/, with its data, stays
 	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -56,6 +56,11 @@ class User(AbstractBaseUser, PermissionsMixin):
     is_active = models.BooleanField(default=True)
     is_staff = models.BooleanField(default=False)
     is_bot = models.BooleanField(default=False)
+    read_receipts = models.BooleanField(
+        default=True,
+        db_default=True,
+        help_text="Whether others see what they have read; if not, they see nobody's either.",
+    )
     suspended_until = models.DateTimeField(null=True, blank=True)
     last_seen_at = models.DateTimeField(null=True, blank=True, editable=False)
     control_rev = models.BigIntegerField(

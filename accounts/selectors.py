@@ -134,6 +134,11 @@ def blocked_either_way(*, one: UUID, other: UUID) -> bool:
     return Block.objects.filter(Q(blocker=one, blocked=other) | Q(blocker=other, blocked=one)).exists()
 
 
+def blockers_of(*, user: UUID) -> QuerySet[User]:
+    """Those who have blocked a user."""
+    return User.objects.filter(blocks__blocked=user)
+
+
 def contact_exists(*, owner: UUID, target: UUID) -> bool:
     """Whether `owner` has added `target`."""
     return Contact.objects.filter(owner=owner, target=target).exists()
@@ -207,6 +212,7 @@ def account_data(*, user: User) -> dict[str, Any]:
             "last_login_at": user.last_login,
             "suspended_until": user.suspended_until,
             "is_bot": user.is_bot,
+            "read_receipts": user.read_receipts,
         },
         "sessions": list(
             user.sessions.order_by("id").values(

@@ -51,6 +51,9 @@ export_hooks: dict[str, Callable[[UUID], Any]] = {}
 block_hooks: list[Callable[[UUID, UUID], None]] = []
 """Called with (blocker, blocked) in the transaction of a block, so that what it forbids can be locked out."""
 
+receipts_hooks: list[Callable[[UUID], None]] = []
+"""Called with the id of a user who has turned read receipts on, after the commit."""
+
 UNUSABLE_PASSWORD: Final = "!"  # noqa: S105 - Django's mark of an account without a password
 OTP_BYTES: Final = 24
 KEPT_AFTER_END: Final = timedelta(days=7)
@@ -114,21 +117,43 @@ def user_register(
     return candidate
 
 
-def profile_update(*, user: User, display_name: str | None = None, email: str | None = None) -> User:
+def profile_update(
+    *,
+    user: User,
+    display_name: str | None = None,
+    email: str | None = None,
+    read_receipts: bool | None = None,
+) -> User:
     """Change what is not None. Raises `Conflict` when the email is another's."""
     changed = {
         name: value
-        for name, value in (("display_name", display_name), ("email", email and email.lower()))
+        for name, value in (
+            ("display_name", display_name),
+            ("email", email and email.lower()),
+            ("read_receipts", read_receipts),
+        )
         if value is not None
     }
     if changed:
         try:
             with transaction.atomic():
+                users_lock(user.id)
+                shown = User.objects.filter(id=user.id).values_list("read_receipts", flat=True).first()
                 User.objects.filter(id=user.id).update(**changed)
+                if read_receipts is not None and read_receipts != shown:
+                    control_revs_raise(user.id)
+                    _after_commit(_receipts_changed, user.id, read_receipts=read_receipts)
         except IntegrityError:
             raise _taken("email") from None
         user.refresh_from_db(fields=list(changed))
     return user
+
+
+def _receipts_changed(user_id: UUID, *, read_receipts: bool) -> None:
+    fanout.control(user_id, "settings_changed")
+    if read_receipts:
+        for hook in receipts_hooks:
+            hook(user_id)
 
 
 def username_taken(*, username: str) -> bool:
@@ -301,7 +326,7 @@ def sessions_end(
 ) -> list[UUID]:
     """End a user's sessions: those named, or all but `keep`. Closes their sockets. Returns what was ended."""
     with transaction.atomic():
-        if not _users_lock(user_id):
+        if not users_lock(user_id):
             return []
         alive = selectors.sessions_alive(user_id=user_id)
         if session_ids is not None:
@@ -311,7 +336,7 @@ def sessions_end(
         ended = list(alive.values_list("id", flat=True))
         if ended:
             Session.objects.filter(id__in=ended).update(revoked_at=clock.now())
-            _control_revs_raise(user_id)
+            control_revs_raise(user_id)
             for session_id in ended:
                 _after_commit(fanout.control, user_id, "session_ended", session=str(session_id))
     return ended
@@ -391,7 +416,7 @@ def password_change(
     _password_validate(new_password, user=user, field="new_password")
     hashed = make_password(new_password)
     with transaction.atomic():
-        _users_lock(user.id)
+        users_lock(user.id)
         if not User.objects.filter(id=user.id, password=user.password).update(password=hashed):
             raise Conflict("The password was changed elsewhere at the same moment.")
         sessions_end(user_id=user.id, keep=keep)
@@ -402,7 +427,7 @@ def password_replace(*, user: User, password: str) -> None:
     """An administrator's change: set the password and end all sessions."""
     hashed = make_password(password)
     with transaction.atomic():
-        _users_lock(user.id)
+        users_lock(user.id)
         User.objects.filter(id=user.id).update(password=hashed)
         sessions_end(user_id=user.id)
     user.password = hashed
@@ -411,21 +436,21 @@ def password_replace(*, user: User, password: str) -> None:
 def user_suspend(*, user_id: UUID, until: datetime | None = None) -> None:
     """Let a user do nothing until a time, or until `user_restore`; ends sessions and closes sockets."""
     with transaction.atomic():
-        if not _users_lock(user_id):
+        if not users_lock(user_id):
             raise NotFound("There is no such user.")
         User.objects.filter(id=user_id).update(is_active=until is not None, suspended_until=until)
         Session.objects.filter(user_id=user_id, revoked_at=None).update(revoked_at=clock.now())
-        _control_revs_raise(user_id)
+        control_revs_raise(user_id)
         _after_commit(fanout.control, user_id, "suspended")
 
 
 def user_restore(*, user_id: UUID) -> None:
     """Take back a suspension. They sign in again."""
     with transaction.atomic():
-        if not _users_lock(user_id):
+        if not users_lock(user_id):
             raise NotFound("There is no such user.")
         User.objects.filter(id=user_id).update(is_active=True, suspended_until=None)
-        _control_revs_raise(user_id)
+        control_revs_raise(user_id)
 
 
 def account_erase(*, user: User, password: str) -> None:
@@ -503,7 +528,7 @@ def contact_add(*, owner: User, username: str) -> ContactAdded:
         raise Invalid(errors=(FieldError("username", "self", "You cannot add yourself."),))
     with transaction.atomic():
         # The lock also makes the two questions below stay true until the commit.
-        if target.id not in _users_lock(owner.id, target.id):
+        if target.id not in users_lock(owner.id, target.id):
             raise NotFound("There is no user of this name.")
         _, created = Contact.objects.get_or_create(owner=owner, target=target)
         if created:
@@ -515,7 +540,7 @@ def contact_remove(*, owner: User, username: str) -> None:
     """Take someone off `owner`'s contacts. Raises `NotFound` if they are not on them."""
     target = selectors.user_by_username(username=username)
     with transaction.atomic():
-        _users_lock(owner.id, target.id)
+        users_lock(owner.id, target.id)
         deleted, _ = Contact.objects.filter(owner=owner, target=target).delete()
         if not deleted:
             raise NotFound("This user is not one of your contacts.")
@@ -523,7 +548,7 @@ def contact_remove(*, owner: User, username: str) -> None:
 
 
 def _contact_changed(*, owner: User, target_id: UUID, added: bool) -> None:
-    _control_revs_raise(owner.id, target_id)
+    control_revs_raise(owner.id, target_id)
     blocks = set(
         Block.objects.filter(
             Q(blocker=target_id, blocked=owner.id) | Q(blocker=owner.id, blocked=target_id)
@@ -542,11 +567,11 @@ def block_add(*, blocker: User, username: str) -> None:
     if blocked.id == blocker.id:
         raise Invalid(errors=(FieldError("username", "self", "You cannot block yourself."),))
     with transaction.atomic():
-        if blocked.id not in _users_lock(blocker.id, blocked.id):
+        if blocked.id not in users_lock(blocker.id, blocked.id):
             raise NotFound("There is no user of this name.")
         _, created = Block.objects.get_or_create(blocker=blocker, blocked=blocked)
         if created:
-            _control_revs_raise(blocker.id, blocked.id)
+            control_revs_raise(blocker.id, blocked.id)
             for hook in block_hooks:
                 hook(blocker.id, blocked.id)
             _relation_changed(blocker.id, blocked.id)
@@ -556,10 +581,10 @@ def block_remove(*, blocker: User, username: str) -> None:
     """Take back a block; again is the same. Raises `NotFound` when there is no such user."""
     blocked = selectors.user_by_username(username=username)
     with transaction.atomic():
-        _users_lock(blocker.id, blocked.id)
+        users_lock(blocker.id, blocked.id)
         deleted, _ = Block.objects.filter(blocker=blocker, blocked=blocked).delete()
         if deleted:
-            _control_revs_raise(blocker.id, blocked.id)
+            control_revs_raise(blocker.id, blocked.id)
             _relation_changed(blocker.id, blocked.id)
 
 
@@ -594,13 +619,14 @@ def sweep(*, limit: int = 10_000) -> int:
 # --- shared steps ---------------------------------------------------------------------------------
 
 
-def _users_lock(*user_ids: UUID) -> set[UUID]:
+def users_lock(*user_ids: UUID) -> set[UUID]:
     """Lock these users' rows, in the order of their ids, until the commit. Returns those that exist."""
     rows = User.objects.select_for_update(no_key=True).filter(id__in=user_ids).order_by("id")
     return set(rows.values_list("id", flat=True))
 
 
-def _control_revs_raise(*user_ids: UUID) -> None:
+def control_revs_raise(*user_ids: UUID) -> None:
+    """Something about these users has changed, in this transaction; their rows are locked by it."""
     User.objects.filter(id__in=user_ids).update(control_rev=F("control_rev") + 1)
 
 

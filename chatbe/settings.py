@@ -121,6 +121,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "channels",
+    "corsheaders",
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
@@ -134,6 +135,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "chatbe.middleware.probes",
     "django.middleware.security.SecurityMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "chatbe.middleware.chunked_bodies",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -245,6 +247,10 @@ if CHATBE_MESSAGE_POLICY not in {"contacts", "mutual", "everyone"}:
     raise ImproperlyConfigured("CHATBE_MESSAGE_POLICY is contacts, mutual or everyone.")
 CHATBE_RATE_LIMITS = env.bool("CHATBE_RATE_LIMITS", default=True)
 CHATBE_ALLOWED_ORIGINS = env.list("CHATBE_ALLOWED_ORIGINS", default=[])
+# Pages of these origins may call the API too. Tokens travel in headers, so no cookie is ever allowed.
+CORS_ALLOWED_ORIGINS = CHATBE_ALLOWED_ORIGINS
+CORS_URLS_REGEX = r"^/v1/"
+CORS_EXPOSE_HEADERS = ["Retry-After"]
 CHATBE_TRUSTED_PROXIES = env.int("CHATBE_TRUSTED_PROXIES", default=0)
 CHATBE_HEARTBEAT_INTERVAL = env.float("CHATBE_HEARTBEAT_INTERVAL", default=25.0)
 CHATBE_PRESENCE_LEASE = env.float("CHATBE_PRESENCE_LEASE", default=20.0)
@@ -262,6 +268,9 @@ CHATBE_WRITER_BATCH = env.int("CHATBE_WRITER_BATCH", default=200)
 CHATBE_SEND_DEADLINE = env.float("CHATBE_SEND_DEADLINE", default=10.0)
 CHATBE_TAIL_PERIOD = env.float("CHATBE_TAIL_PERIOD", default=2.0)
 CHATBE_DRAIN_TIMEOUT = env.float("CHATBE_DRAIN_TIMEOUT", default=15.0)
+# Seconds in which a message may be edited (0: for ever), and members that a group may have.
+CHATBE_EDIT_SECONDS = env.int("CHATBE_EDIT_SECONDS", default=900)
+CHATBE_GROUP_MEMBERS = env.int("CHATBE_GROUP_MEMBERS", default=5000)
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
@@ -272,7 +281,9 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STATIC_URL = "static/"
 # Served from where the packages keep them: no step of collecting, no directory of its own.
 WHITENOISE_USE_FINDERS = True
-WHITENOISE_AUTOREFRESH = False
+WHITENOISE_AUTOREFRESH = DEBUG
+# The page at / and the client that it is built on.
+STATICFILES_DIRS = [("web", BASE_DIR / "web"), ("chatbe", BASE_DIR / "clients/js/src")]
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = 256 * 1024
 SECURE_CONTENT_TYPE_NOSNIFF = True

@@ -3,9 +3,10 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from chatbe import documents
+from chatbe import documents, web
 
 urlpatterns = [
+    path("", web.page, name="page"),
     path("v1/schema", documents.schema, name="schema"),
     path("v1/docs", documents.swagger, name="docs"),
     path("v1/asyncapi", documents.asyncapi, name="asyncapi"),

@@ -21,15 +21,17 @@ from django.utils.html import format_html
 from django.utils.text import Truncator
 
 from accounts.models import User
-from messaging.models import UNCOUNTED, Conversation, Membership, Message
+from messaging.models import UNCOUNTED, Conversation, Membership, Message, MessageVersion
 
 if TYPE_CHECKING:
     # Generic in their stubs, not at run time.
     _ModelAdmin = admin.ModelAdmin[Any]
     _Paginator = Paginator[Any]
+    _TabularInline = admin.TabularInline[Any, Any]
 else:
     _ModelAdmin = admin.ModelAdmin
     _Paginator = Paginator
+    _TabularInline = admin.TabularInline
 
 COUNTED: Final = 10_000
 _ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
@@ -117,7 +119,8 @@ class ConversationAdmin(LookAtAdmin):
     list_display = ("id", "kind", "title", "last_seq", "head_rev", "active_at", "created_at")
     list_filter = ("kind", "history")
     fields = (
-        "id", "kind", "title", "history", "last_seq", "head_rev", "state_rev", "active_at", "created_at",
+        "id", "kind", "title", "description", "history", "member_count", "last_seq", "head_rev", "state_rev",
+        "active_at", "created_at",
         "members", "messages",
     )  # fmt: skip
     readonly_fields = fields
@@ -153,7 +156,8 @@ class MembershipAdmin(LookAtAdmin):
     list_filter = ("role", "active")
     list_select_related = ("user",)
     fields = (
-        "id", "user", "conversation", "role", "active", "joined_seq", "joined_rev", "wrote", "delivered_seq",
+        "id", "user", "conversation", "role", "active", "joined_seq", "joined_rev", "left_rev", "wrote",
+        "delivered_seq",
         "read_seq", "muted_until", "created_at",
     )  # fmt: skip
     readonly_fields = fields
@@ -185,16 +189,35 @@ class KindFilter(admin.SimpleListFilter):
                 return queryset
 
 
+class VersionInline(_TabularInline):
+    """What a message said before its edits; whoever may see messages here moderates."""
+
+    model = MessageVersion
+    fields = readonly_fields = ("replaced_at", "body")
+    ordering = ("replaced_at",)
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:  # noqa: ARG002 - the framework's signature
+        """Nobody."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:  # noqa: ARG002 - the framework's signature
+        """Nobody."""
+        return False
+
+
 @admin.register(Message)
 class MessageAdmin(LookAtAdmin):
     """Messages."""
 
+    inlines = (VersionInline,)
     list_display = ("id", "conversation_id", "seq", "sender", "excerpt", "created_at", "edited", "deleted")
     list_filter = (KindFilter,)
     list_select_related = ("sender",)
     fields = (
-        "id", "conversation", "seq", "rev", "kind", "sender", "body", "client_id", "reply_to", "created_at",
-        "edited_at", "deleted_at",
+        "id", "conversation", "seq", "rev", "kind", "sender", "body", "client_id", "reply_to", "mentions",
+        "created_at", "edited_at", "deleted_at",
     )  # fmt: skip
     readonly_fields = fields
 

@@ -20,5 +20,6 @@ class MessagingConfig(AppConfig):
         registry.reads_from(sync.DatabaseSource())
         registry.epoch_by(stream.epoch)
         accounts.block_hooks.append(services.conversation_direct_lock)
+        accounts.receipts_hooks.append(lambda user_id: services.marks_show(user_id=user_id))
         accounts.erasure_hooks.append(erasure.erase)
         accounts.export_hooks["messaging"] = erasure.export

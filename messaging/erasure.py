@@ -1,37 +1,51 @@
 """What becomes of a person's conversations when their account is erased, and what they can take away.
 
-Their messages stay, without a sender; their memberships end. Each message that loses its sender and
-each membership that ends takes a rev, so that whoever syncs hears of it.
+Their messages stay, without a sender; their memberships end. Each message that loses its sender or
+a reaction and each membership that ends takes a rev, so that whoever syncs hears of it. A group that loses its
+owner gets another.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Count
+from django.db.models import Window
+from django.db.models.functions import RowNumber
 
+from accounts.models import User
 from chatbe.core import clock
 from chatbe.hub import fanout
 from chatbe.wire import codec
 from messaging import stream
-from messaging.models import Conversation, Membership, Message
+from messaging.models import UNCOUNTED, Conversation, Membership, Message, MessageVersion, Reaction
 from messaging.stream import Wanted
 
 AT_ONCE: Final = 500
 """So many conversations are read or written by one statement."""
 
-# In one statement, since a person may have written a million messages.
-_TAKE_AWAY_SENDER: Final = """
+# Whatever names the user. Each statement is one, since a person may have written a million messages.
+_NAMING: Final = """
+    SELECT id FROM messaging_message WHERE sender_id = %(user)s
+     UNION SELECT message_id FROM messaging_reaction WHERE user_id = %(user)s"""
+_COUNT: Final = f"""
+    SELECT conversation_id, count(*) FROM messaging_message WHERE id IN ({_NAMING}) GROUP BY conversation_id"""  # noqa: S608 - a constant
+_TAKE_AWAY: Final = f"""
     UPDATE messaging_message AS message
-       SET sender_id = NULL, rev = conversation.head_rev + numbered.place
+       SET rev = conversation.head_rev + numbered.place,
+           body = CASE WHEN message.sender_id = %(user)s AND message.kind = 'system'
+                       THEN 'Someone' || substr(message.body, length(%(name)s) + 1) ELSE message.body END,
+           sender_id = CASE WHEN message.sender_id = %(user)s THEN NULL ELSE message.sender_id END,
+           reacted = EXISTS (SELECT 1 FROM messaging_reaction AS other
+                              WHERE other.message_id = message.id AND other.user_id <> %(user)s)
       FROM (SELECT id, row_number() OVER (PARTITION BY conversation_id ORDER BY seq) AS place
-              FROM messaging_message WHERE sender_id = %s) AS numbered,
+              FROM messaging_message WHERE id IN ({_NAMING})) AS numbered,
            messaging_conversation AS conversation
-     WHERE message.id = numbered.id AND conversation.id = message.conversation_id"""
+     WHERE message.id = numbered.id AND conversation.id = message.conversation_id"""  # noqa: S608 - a constant
 
 
 def erase(user_id: UUID) -> None:
@@ -48,14 +62,9 @@ def erase(user_id: UUID) -> None:
     )
     # Nothing else writes to these conversations from here on, so what is counted is what is changed.
     active = set(memberships.filter(active=True).values_list("conversation_id", flat=True))
-    written = dict(
-        Message.objects.filter(sender=user_id)
-        .order_by()
-        .values_list("conversation_id")
-        .annotate(count=Count("*"))
-    )
-    with connection.cursor() as cursor:
-        cursor.execute(_TAKE_AWAY_SENDER, [_parameter(user_id)])
+    name = User.objects.values_list("username", flat=True).get(pk=user_id)
+    written = _take_away_name(user_id, name)
+    _promote(user_id)
     memberships.update(active=False)
     empty, changed = [], []
     for conversation in conversations:
@@ -65,12 +74,66 @@ def erase(user_id: UUID) -> None:
         elif conversation.pk in active:
             conversation.head_rev += 1
             conversation.state_rev = conversation.head_rev
+            conversation.member_count = max(0, conversation.member_count - 1)
             changed.append(conversation)
         elif conversation.pk in written:
             changed.append(conversation)
-    Conversation.objects.bulk_update(changed, ["head_rev", "state_rev"], batch_size=AT_ONCE)
+    changed += _unname(name, [each for each in conversations if each not in changed], changed)
+    Conversation.objects.bulk_update(changed, ["head_rev", "state_rev", "member_count"], batch_size=AT_ONCE)
     Conversation.objects.filter(pk__in=empty).delete()
     transaction.on_commit(partial(_publish, changed), robust=True)
+
+
+def _take_away_name(user_id: UUID, name: str) -> dict[UUID, int]:
+    """Take a user off their messages and reactions. Returns how many messages changed in each conversation."""
+    parameters = {"user": _parameter(user_id), "name": name}
+    with connection.cursor() as cursor:
+        cursor.execute(_COUNT, parameters)
+        counts = {key if isinstance(key, UUID) else UUID(key): count for key, count in cursor.fetchall()}
+        cursor.execute(_TAKE_AWAY, parameters)
+    Reaction.objects.filter(user=user_id).delete()
+    return counts
+
+
+def _promote(user_id: UUID) -> None:
+    """Make somebody the owner of each group that the user owns: who has been its admin for longest, else its member."""
+    owned = Membership.objects.filter(user=user_id, active=True, role=Membership.Role.OWNER)
+    heirs = (
+        Membership.objects.filter(conversation__in=owned.values("conversation"), active=True)
+        .exclude(user=user_id)
+        .annotate(
+            # An admin comes before a member, by the alphabet too.
+            place=Window(RowNumber(), partition_by="conversation_id", order_by=["role", "id"])
+        )
+        .filter(place=1)
+    )
+    Membership.objects.filter(pk__in=list(heirs.values_list("pk", flat=True))).update(
+        role=Membership.Role.OWNER
+    )
+    owned.update(role=Membership.Role.MEMBER)
+
+
+def _unname(name: str, others: Sequence[Conversation], changed: Sequence[Conversation]) -> list[Conversation]:
+    """Take a name out of what the server has said about others' changes of groups.
+
+    Raises the head of each conversation by the messages that it has changed. Returns those of
+    `others` that it has changed.
+    """
+    by_id = {each.pk: each for each in (*others, *changed) if each.kind == Conversation.Kind.GROUP}
+    pattern = re.compile(rf"(?<![a-z0-9._-]){re.escape(name)}(?![a-z0-9._-])")
+    renamed = []
+    for message in Message.objects.filter(
+        UNCOUNTED, conversation__in=by_id, kind=Message.Kind.SYSTEM, body__contains=name
+    ).order_by("conversation_id", "seq"):
+        body = pattern.sub("someone", message.body or "")
+        if body != message.body:
+            conversation = by_id[message.conversation_id]
+            conversation.head_rev += 1
+            message.rev, message.body = conversation.head_rev, body
+            renamed.append(message)
+    Message.objects.bulk_update(renamed, ["rev", "body"], batch_size=AT_ONCE)
+    touched = {message.conversation_id for message in renamed}
+    return [each for each in others if each.pk in touched]
 
 
 def _parameter(user_id: UUID) -> UUID | str:
@@ -129,5 +192,22 @@ def export(user_id: UUID) -> dict[str, Any]:
                 "deleted_at": clock.optional_timestamp(row.deleted_at),
             }
             for row in messages.iterator(chunk_size=2000)
+        ],
+        "earlier_versions": [
+            {
+                "conversation": str(version.message.conversation_id),
+                "seq": version.message.seq,
+                "body": version.body,
+                "replaced_at": clock.timestamp(version.replaced_at),
+            }
+            for version in MessageVersion.objects.filter(message__sender=user_id)
+            .select_related("message")
+            .order_by("id")
+        ],
+        "reactions": [
+            {"conversation": str(conversation), "seq": seq, "emoji": emoji}
+            for conversation, seq, emoji in Reaction.objects.filter(user=user_id)
+            .order_by("id")
+            .values_list("message__conversation_id", "message__seq", "emoji")
         ],
     }

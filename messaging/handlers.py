@@ -6,9 +6,9 @@ import asyncio
 import concurrent.futures
 import logging
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.conf import settings
@@ -16,8 +16,10 @@ from django.conf import settings
 from chatbe.core.errors import ChatError, Conflict, NotFound, Unavailable
 from chatbe.hub import fanout
 from chatbe.hub.outbox import State
-from chatbe.wire import frames
-from messaging import services, stream, sync, writer
+from chatbe.wire import codec, frames
+from messaging import living, services, stream, sync, writer
+from messaging.following import Following
+from messaging.living import Outcome
 from messaging.services import MarkKey, Route
 from messaging.writer import Item, Verdict, Writer
 
@@ -34,6 +36,9 @@ TYPING_SECONDS = 5.0
 MARK_REFS = 16
 """So many frames of one socket about one mark are answered when they are refused together."""
 
+Changing = tuple[str | None, "Callable[..., Outcome]", dict[str, Any]]
+"""A change of a message on its way: the ref of its frame, and what carries it out, blocking, with what."""
+
 
 class MessagingPart:
     """The writer, the marks on their way, and who is typing (`chatbe.hub.registry.Part`)."""
@@ -45,6 +50,9 @@ class MessagingPart:
             frames.Delivered: self.on_delivered,
             frames.Typing: self.on_typing,
             frames.Sync: self.on_sync,
+            frames.Edit: self.on_edit,
+            frames.Delete: self.on_delete,
+            frames.React: self.on_react,
         }
         self._routes: dict[str | tuple[str, str], Route] = {}
         self._marks: dict[MarkKey, tuple[int, int]] = {}
@@ -52,11 +60,14 @@ class MessagingPart:
         """Who asked for them, with the refs of the frames: of each socket the first few."""
         self._marking: asyncio.Task[None] | None = None
         self._typing: dict[MarkKey, asyncio.TimerHandle] = {}
+        self._changing: dict[SocketConsumer, deque[Changing]] = {}
+        """Changes of messages on their way, in the order in which each socket asked for them."""
 
     async def start(self, node: Node) -> None:
         """Begin."""
         self.node = node
         self.writer = Writer(writer.backend(), policy=settings.CHATBE_MESSAGE_POLICY)
+        self.following = Following(node)
         node.answer("store_message", self.store_message)
         node.metrics.append(self.writer.samples)
 
@@ -78,7 +89,8 @@ class MessagingPart:
         """The marks were sent with the conversations."""
 
     def rights_changed(self, user: str) -> None:
-        """The writer judges every message by the database."""
+        """The writer judges every message by the database; what the user may see is looked at again."""
+        self.following.look_again(user)
 
     def bus_lost(self) -> None:
         """The hub itself asks the database."""
@@ -164,6 +176,8 @@ class MessagingPart:
                 item.client_id,
                 message.created_at,
             )
+            if verdict.mentions:
+                ack.mentions = message.mentions
             self.node.publish(*services.message_change(route, message, origin=socket.connection), ack)
         elif verdict.code == "repeat":
             socket.answer(
@@ -188,6 +202,83 @@ class MessagingPart:
             done.set_result(verdict)
 
         self.writer.submit(item, stored)
+
+    # --- changes of messages -----------------------------------------------------------------------
+
+    def on_edit(self, socket: SocketConsumer, frame: frames.Edit) -> None:
+        """Replace the body of one's own message."""
+        self._change(socket, frame, living.message_edit, body=frame.body)
+
+    def on_delete(self, socket: SocketConsumer, frame: frames.Delete) -> None:
+        """Delete a message for everyone."""
+        self._change(socket, frame, living.message_delete)
+
+    def on_react(self, socket: SocketConsumer, frame: frames.React) -> None:
+        """Put on, or take off, a reaction."""
+        self._change(socket, frame, living.message_react, emoji=frame.emoji, on=frame.on)
+
+    def _change(
+        self,
+        socket: SocketConsumer,
+        frame: frames.Edit | frames.Delete | frames.React,
+        change: Callable[..., Outcome],
+        **fields: Any,
+    ) -> None:
+        socket.begin_command()
+        entry: Changing = (
+            frame.ref,
+            change,
+            {
+                "user": socket.identity.user_id,
+                "conversation": frame.conversation,
+                "seq": frame.seq,
+                **fields,
+            },
+        )
+        waiting = self._changing.get(socket)
+        if waiting is not None:
+            waiting.append(entry)
+        else:
+            self._changing[socket] = deque([entry])
+            self.node.spawn(self._change_in_order(socket))
+
+    async def _change_in_order(self, socket: SocketConsumer) -> None:
+        """Carry out a socket's changes one after another, so that none overtakes an earlier one."""
+        waiting = self._changing[socket]
+        try:
+            while waiting:
+                ref, change, fields = waiting[0]
+                try:
+                    self._changed(socket, ref, await self.node.call(change, **fields))
+                except ChatError as error:
+                    socket.refuse_with(ref, error)
+                except Exception:
+                    logger.exception("message cannot be changed", extra={"connection": socket.connection})
+                    socket.refuse_with(ref, Unavailable())
+                socket.end_command()
+                waiting.popleft()
+        finally:
+            del self._changing[socket]
+
+    def _changed(self, socket: SocketConsumer, ref: str | None, outcome: Outcome) -> None:
+        """Tell everyone of a change that is committed, and its sender that it is, in that order."""
+        message = outcome.message
+        ack = frames.ChangeAck(
+            ref, message.conversation, message.seq, message.rev, message.id, message.client_id,
+            message.created_at, duplicate=not outcome.changed, mentions=message.mentions,
+        )  # fmt: skip
+        if not outcome.changed:
+            socket.answer(ack)
+            return
+        groups, envelope = fanout.change_envelope(
+            message.conversation,
+            rev=message.rev,
+            seq=message.seq,
+            event=codec.encode(frames.Message(message)),
+            users=outcome.held.users,
+            origin=socket.connection,
+        )
+        self.node.publish(groups, envelope, ack)
 
     # --- marks -------------------------------------------------------------------------------------
 
@@ -262,10 +353,11 @@ class MessagingPart:
             socket.refuse_with(frame.ref, error)
             return
         event = frames.TypingEvent(str(frame.conversation), socket.identity.username, frame.on)
-        if audience is None:
-            fanout.to_members(str(frame.conversation), event, leave_out=socket.user_key)
+        users, group = audience
+        if group:
+            fanout.to_members(str(frame.conversation), event, leave_out=[socket.identity.user_id, *users])
         else:
-            fanout.to_users(audience, event, in_stream=True)
+            fanout.to_users(users, event, in_stream=True)
 
     # --- sync --------------------------------------------------------------------------------------
 

@@ -41,7 +41,11 @@ class Conversation(models.Model):
         editable=False,
         help_text="Of a direct conversation: both user ids in hex, the lower first, joined by a colon.",
     )
+    description = models.CharField(max_length=500, blank=True, default="", db_default="")
     history = models.CharField(max_length=6, choices=History.choices, default=History.JOINED)
+    member_count = models.IntegerField(
+        default=0, db_default=0, editable=False, help_text="Of a group: its active members."
+    )
     head_rev = models.BigIntegerField(default=0, editable=False)
     last_seq = models.BigIntegerField(default=0, editable=False)
     state_rev = models.BigIntegerField(default=0, editable=False)
@@ -79,11 +83,16 @@ class Membership(models.Model):
     joined_rev = models.BigIntegerField(
         default=0, help_text="The rev of their joining; 0 in direct conversations."
     )
+    left_rev = models.BigIntegerField(
+        default=0, db_default=0, help_text="The rev at which they last left or were removed; 0: never."
+    )
     wrote = models.BooleanField(default=False, help_text="Has sent a message here, so the other may answer.")
     delivered_seq = models.BigIntegerField(default=0)
     read_seq = models.BigIntegerField(default=0)
-    muted_until = models.DateTimeField(null=True, blank=True)
-    created_at = models.DateTimeField(default=clock.now, editable=False)
+    muted_until = models.DateTimeField(
+        null=True, blank=True, help_text="A time that has passed says that it once was muted."
+    )
+    created_at = models.DateTimeField(default=clock.now, editable=False, help_text="When they last joined.")
 
     class Meta:
         constraints: ClassVar[list[models.BaseConstraint]] = [
@@ -133,6 +142,12 @@ class Message(models.Model):
     created_at = models.DateTimeField(default=clock.now)
     edited_at = models.DateTimeField(null=True, blank=True)
     deleted_at = models.DateTimeField(null=True, blank=True)
+    mentions = models.TextField(  # noqa: DJ001 - NULL costs nothing, and nearly all rows have it
+        null=True,
+        blank=True,
+        help_text="The usernames that the body mentions, `all` for everyone, with blanks between.",
+    )
+    reacted = models.BooleanField(default=False, db_default=False, help_text="Whether it has reactions.")
 
     class Meta:
         constraints: ClassVar[list[models.BaseConstraint]] = [
@@ -147,6 +162,57 @@ class Message(models.Model):
 
     def __str__(self) -> str:
         return f"{self.seq} in {self.conversation_id}"
+
+
+class MessageVersion(models.Model):
+    """What a message said before an edit; for moderators only, and gone with the message's body."""
+
+    id = models.UUIDField(primary_key=True, default=ids.uuid7, editable=False)
+    message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="versions")
+    body = models.TextField()
+    replaced_at = models.DateTimeField(default=clock.now)
+
+    def __str__(self) -> str:
+        return f"before {self.replaced_at}"
+
+
+class Reaction(models.Model):
+    """One user's emoji on one message; `emoji` in its fully qualified form."""
+
+    id = models.UUIDField(primary_key=True, default=ids.uuid7, editable=False)
+    message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="reactions", db_index=False)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="reactions")
+    emoji = models.CharField(max_length=64)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["message", "emoji", "user"], name="reaction_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.emoji} by {self.user_id}"
+
+
+class Mention(models.Model):
+    """Who a message mentions, for counting; `user` is NULL where it is everyone."""
+
+    id = models.BigAutoField(primary_key=True)
+    message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="mentioned")
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.CASCADE, related_name="mentions", db_index=False, db_constraint=False
+    )
+    seq = models.BigIntegerField()
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.CASCADE, related_name="mentions"
+    )
+
+    class Meta:
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["conversation", "user", "seq"], name="mention_unread"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user_id or 'all'} in {self.message_id}"
 
 
 class Epoch(models.Model):

@@ -6,7 +6,7 @@ make the contract's objects from rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -20,21 +20,28 @@ from accounts.models import User
 from chatbe.core import clock
 from chatbe.core.errors import NotFound
 from chatbe.wire import frames
-from messaging.models import UNCOUNTED, Conversation, Membership, Message
+from messaging.models import UNCOUNTED, Conversation, Membership, Mention, Message, Reaction
 
 MEMBERS_NAMED: Final = 100
 """So many members a conversation object names."""
+RECEIPTS_TOLD: Final = 100
+"""In groups of more members than these, receipts go to their own member only; who has read is told on request."""
+
+Marks = dict[str, tuple[int, int]]
+"""Username → (read, delivered)."""
 
 
 class MyConversation(frames.ConversationObject):
     """A conversation with what is mine in it.
 
-    `unread` counts others' undeleted text messages after `read_seq`. The `peer_` marks are there
-    in a direct conversation only, and null once the other's account is erased.
+    `unread` counts others' undeleted text messages after `read_seq`, `unread_mentions` those of them that
+    mention me. The `peer_` marks are there in a direct conversation only, and null once the other's
+    account is erased; `peer_read_seq` is 0 where either has turned read receipts off.
     """
 
     role: str
     unread: int
+    unread_mentions: int
     read_seq: int
     delivered_seq: int
     muted_until: frames.Time | None
@@ -73,29 +80,75 @@ class MessagePage:
 
 @dataclass(slots=True)
 class _Members:
-    """Of one conversation: how many there are, and the first of them with user, read and delivered marks."""
+    """Of one conversation: how many there are, and the first of them with user, read and delivered marks, and whether
+    their read marks are shown."""
 
     count: int
     named: list[frames.Member]
-    marks: list[tuple[UUID, int, int]]
+    marks: list[tuple[UUID, int, int, bool]]
 
 
 # --- messages ----------------------------------------------------------------------------------------------
 
 MESSAGE_FIELDS: Final = (
     "id", "conversation_id", "seq", "rev", "kind", "sender__username", "body", "client_id", "reply_to",
-    "created_at", "edited_at", "deleted_at",
+    "created_at", "edited_at", "deleted_at", "mentions", "reacted",
 )  # fmt: skip
-"""For `Message.objects.values_list(*MESSAGE_FIELDS)`, whose rows `message_from_row` takes."""
+"""For `Message.objects.values_list(*MESSAGE_FIELDS)`, whose rows `messages_from_rows` takes."""
+
+
+def messages_from_rows(rows: Iterable[tuple[Any, ...]]) -> list[frames.MessageObject]:
+    """The message objects of rows of `MESSAGE_FIELDS`; one query more if any has reactions."""
+    messages, reacted = [], []
+    for row in rows:
+        message = message_from_row(row)
+        messages.append(message)
+        if row[-1]:
+            reacted.append(message)
+    reactions_add(reacted)
+    return messages
 
 
 def message_from_row(row: tuple[Any, ...]) -> frames.MessageObject:
-    """The message object of a row of `MESSAGE_FIELDS`."""
-    key, conversation, seq, rev, kind, sender, body, client_id, reply_to, created, edited, deleted = row
+    """The message object of a row of `MESSAGE_FIELDS`, without its reactions."""
+    (
+        key, conversation, seq, rev, kind, sender, body, client_id, reply_to, created, edited, deleted,
+        mentions, _,
+    ) = row  # fmt: skip
     return frames.MessageObject(
         str(key), str(conversation), seq, rev, kind, sender, body, str(client_id), reply_to, {},
         clock.timestamp(created), clock.optional_timestamp(edited), clock.optional_timestamp(deleted),
+        UNSET if mentions is None else mentions.split(),
     )  # fmt: skip
+
+
+def reactions_add(messages: Sequence[frames.MessageObject]) -> None:
+    """Put their reactions into message objects: each emoji with its count and the first names. At most one query."""
+    if not messages:
+        return
+    by_id = {UUID(message.id): message for message in messages}
+    rows = (
+        Reaction.objects.filter(message__in=by_id)
+        .annotate(
+            place=Window(RowNumber(), partition_by=["message_id", "emoji"], order_by="id"),
+            total=Window(Count("*"), partition_by=["message_id", "emoji"]),
+        )
+        .filter(place__lte=frames.REACTION_NAMES)
+        .order_by("id")
+        .values_list("message_id", "emoji", "total", "user__username")
+    )
+    for message, emoji, total, username in rows:
+        reactions = by_id[message].reactions
+        reaction = reactions.get(emoji)
+        if reaction is None:
+            reaction = reactions[emoji] = frames.Reaction(total, [])
+        reaction.usernames.append(username)
+
+
+def message_object(*, message: UUID) -> frames.MessageObject:
+    """One message as it is now."""
+    rows = Message.objects.filter(pk=message).values_list(*MESSAGE_FIELDS)
+    return messages_from_rows(rows)[0]
 
 
 def message_page(*, membership: Membership, before: int | None, after: int | None, limit: int) -> MessagePage:
@@ -110,7 +163,7 @@ def message_page(*, membership: Membership, before: int | None, after: int | Non
         rows = visible.filter(seq__lt=before).order_by("-seq")
     else:
         rows = visible.order_by("-seq")
-    found = [message_from_row(row) for row in rows.values_list(*MESSAGE_FIELDS)[: limit + 1]]
+    found = messages_from_rows(rows.values_list(*MESSAGE_FIELDS)[: limit + 1])
     goes_on = len(found) > limit
     del found[limit:]
     first, last = membership.joined_seq + 1, membership.conversation.last_seq
@@ -132,7 +185,7 @@ def message_page(*, membership: Membership, before: int | None, after: int | Non
 def membership(*, user: User, conversation: UUID) -> Membership:
     """The user's membership with its conversation. Raises `NotFound` for those who are not members now."""
     found = (
-        Membership.objects.select_related("conversation")
+        Membership.objects.select_related("conversation", "user")
         .filter(user=user, conversation=conversation, active=True)
         .first()
     )
@@ -146,7 +199,7 @@ def conversation_objects(ids: Sequence[UUID]) -> dict[UUID, frames.ConversationO
     # The conversations first: members that are newer than `rev` are told again by their own change,
     # members that are older than it never would be.
     rows = Conversation.objects.filter(id__in=ids).values_list(
-        "id", "kind", "title", "head_rev", "last_seq", "created_at"
+        "id", "kind", "title", "head_rev", "last_seq", "created_at", "description", "history"
     )
     conversations = list(rows)
     members = _members([row[0] for row in conversations])
@@ -160,8 +213,10 @@ def conversation_objects(ids: Sequence[UUID]) -> dict[UUID, frames.ConversationO
             members[key].count,
             members[key].named,
             clock.timestamp(created),
+            description,
+            history if kind == Conversation.Kind.GROUP else None,
         )
-        for key, kind, title, rev, last_seq, created in conversations
+        for key, kind, title, rev, last_seq, created, description, history in conversations
     }
 
 
@@ -218,14 +273,24 @@ def _mine(user: User) -> QuerySet[Membership]:
         .annotate(count=Count("*"))
         .values("count")
     )
+    mentions = (
+        Mention.objects.filter(
+            Q(user=user) | Q(user=None), conversation=OuterRef("conversation_id"), seq__gt=OuterRef("read_to")
+        )
+        .order_by()
+        .values("conversation")
+        .annotate(count=Count("*"))
+        .values("count")
+    )
     return (
         Membership.objects.filter(user=user, active=True)
-        .select_related("conversation")
+        .select_related("conversation", "user")
         .annotate(read_to=read)
         .annotate(
             unread=F("conversation__last_seq")
             - F("read_to")
-            - Coalesce(Subquery(uncounted, output_field=IntegerField()), Value(0))
+            - Coalesce(Subquery(uncounted, output_field=IntegerField()), Value(0)),
+            unread_mentions=Coalesce(Subquery(mentions, output_field=IntegerField()), Value(0)),
         )
     )
 
@@ -236,6 +301,40 @@ def _beyond(comparison: str, position: Position) -> Q:
     )
 
 
+def muted_until(moment: datetime | None) -> datetime | None:
+    """A membership's `muted_until`, None once it has passed."""
+    return moment if moment is not None and moment > clock.now() else None
+
+
+def members_of(*, membership: Membership) -> QuerySet[Membership]:
+    """A conversation's active members, with their users."""
+    return Membership.objects.filter(conversation=membership.conversation_id, active=True).select_related(
+        "user"
+    )
+
+
+def readers_of(*, membership: Membership, seq: int) -> QuerySet[Membership]:
+    """The members but its sender who have read a message and let it be seen; nobody for those who do not
+    themselves. Raises `NotFound` for a message that the member may not see."""
+    message = (
+        Message.objects.filter(
+            conversation=membership.conversation_id, seq=seq, seq__gt=membership.joined_seq
+        )
+        .values_list("sender_id", "created_at")
+        .first()
+    )
+    if message is None:
+        raise NotFound
+    sender, created_at = message
+    if not membership.user.read_receipts:
+        return Membership.objects.none()
+    # Who joined later has not read what was there before.
+    readers = members_of(membership=membership).filter(
+        read_seq__gte=seq, created_at__lte=created_at, user__read_receipts=True
+    )
+    return readers.exclude(user=sender)
+
+
 def _position(row: Membership) -> Position:
     return Position(row.conversation.active_at, row.conversation_id)
 
@@ -244,16 +343,18 @@ def _my_objects(memberships: Sequence[Membership]) -> list[MyConversation]:
     """The objects of rows of `_mine`, in their order. Two queries."""
     ids = [row.conversation_id for row in memberships]
     last_rows = Message.objects.filter(conversation__in=ids, seq=F("conversation__last_seq"))
-    last = {row[1]: row for row in last_rows.values_list(*MESSAGE_FIELDS)} if ids else {}
+    last = {
+        UUID(message.conversation): message
+        for message in (messages_from_rows(last_rows.values_list(*MESSAGE_FIELDS)) if ids else [])
+    }
     members = _members(ids)
     return [
         _my_object(row, members[row.conversation_id], last.get(row.conversation_id)) for row in memberships
     ]
 
 
-def _my_object(row: Membership, members: _Members, last: tuple[Any, ...] | None) -> MyConversation:
+def _my_object(row: Membership, members: _Members, message: frames.MessageObject | None) -> MyConversation:
     conversation = row.conversation
-    message = message_from_row(last) if last is not None else None
     mine = MyConversation(
         id=str(conversation.id),
         kind=conversation.kind,
@@ -263,15 +364,22 @@ def _my_object(row: Membership, members: _Members, last: tuple[Any, ...] | None)
         member_count=members.count,
         members=members.named,
         created_at=clock.timestamp(conversation.created_at),
+        description=conversation.description,
+        history=conversation.history if conversation.kind == Conversation.Kind.GROUP else None,
         role=row.role,
         unread=row.unread,  # type: ignore[attr-defined]  # annotated by `_mine`
+        unread_mentions=row.unread_mentions,  # type: ignore[attr-defined]  # annotated by `_mine`
         read_seq=row.read_seq,
         delivered_seq=row.delivered_seq,
-        muted_until=clock.optional_timestamp(row.muted_until),
+        muted_until=clock.optional_timestamp(muted_until(row.muted_until)),
         last_message=message if message is not None and message.seq > row.joined_seq else None,
     )
     if conversation.kind == Conversation.Kind.DIRECT:
-        others = [(read, delivered) for user, read, delivered in members.marks if user != row.user_id]
+        others = [
+            (read if shown and row.user.read_receipts else 0, delivered)
+            for user, read, delivered, shown in members.marks
+            if user != row.user_id
+        ]
         mine.peer_read_seq, mine.peer_delivered_seq = others[0] if others else (None, None)
     return mine
 
@@ -290,12 +398,13 @@ def _members(ids: Sequence[UUID]) -> dict[UUID, _Members]:
         .filter(place__lte=MEMBERS_NAMED)
         .order_by("conversation_id", "place")
         .values_list(
-            "conversation_id", "total", "user__username", "role", "user_id", "read_seq", "delivered_seq"
+            "conversation_id", "total", "user__username", "role", "user_id", "read_seq", "delivered_seq",
+            "user__read_receipts",
         )
-    )
-    for key, total, username, role, user, read, delivered in rows:
+    )  # fmt: skip
+    for key, total, username, role, user, read, delivered, shown in rows:
         entry = members[key]
         entry.count = total
         entry.named.append(frames.Member(username, role))
-        entry.marks.append((user, read, delivered))
+        entry.marks.append((user, read, delivered, shown))
     return members

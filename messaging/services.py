@@ -6,7 +6,7 @@ through a backend; either way it is the same batch (see `messaging.writer`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
@@ -15,6 +15,7 @@ import msgspec
 import uuid_utils
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
+from msgspec import UNSET
 
 from accounts import selectors as accounts
 from accounts.models import Block, User
@@ -32,8 +33,8 @@ from chatbe.core.errors import (
 from chatbe.hub import fanout
 from chatbe.hub import node as nodes
 from chatbe.wire import codec, frames
-from messaging import selectors, writer
-from messaging.models import Conversation, Membership, Message, pair_key
+from messaging import mentions, selectors, writer
+from messaging.models import Conversation, Membership, pair_key
 from messaging.writer import Item, Verdict
 from messaging.writer.orm import OrmBackend
 from messaging.writer.postgres import DirectBackend
@@ -63,13 +64,21 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A member's marks after a move; `pair` is the conversation's, and says who is told."""
+    """A member's marks after a move, and who is told of them."""
 
     conversation: str
     pair: str | None
+    """The conversation's; None for a group."""
+    user: str
     username: str
     read: int
     delivered: int
+    private: bool
+    """In a large group, one's own devices alone are told."""
+    shown: bool
+    """Whether others see what they have read."""
+    was_delivered: bool
+    """Whether the delivered mark moved too."""
 
     @property
     def identity(self) -> str:
@@ -171,7 +180,15 @@ def _judge_first_message(sender: User, peer: User) -> None:
 
 def new_item(*, route: Route, sender: str, client_id: str, body: str, reply_to: int | None) -> Item:
     """A message for the writer, with an id of its own."""
-    return Item(str(uuid_utils.uuid7()), route.conversation, sender, client_id, body, reply_to)
+    return Item(
+        str(uuid_utils.uuid7()),
+        route.conversation,
+        sender,
+        client_id,
+        body,
+        reply_to,
+        mentions.names_in(body) if "@" in body else (),
+    )
 
 
 def message_send(
@@ -200,8 +217,7 @@ def message_send(
     verdict = _store(item, route, sender.username)
     if verdict.code in REFUSALS:
         raise REFUSALS[verdict.code]
-    stored = Message.objects.values_list(*selectors.MESSAGE_FIELDS).get(pk=verdict.id)
-    return Sent(selectors.message_from_row(stored), verdict.code == "repeat")
+    return Sent(selectors.message_object(message=UUID(verdict.id)), verdict.code == "repeat")
 
 
 def _store(item: Item, route: Route, username: str) -> Verdict:
@@ -243,6 +259,7 @@ def announcement(item: Item, verdict: Verdict, username: str) -> frames.MessageO
         created_at=verdict.created_at,
         edited_at=None,
         deleted_at=None,
+        mentions=verdict.mentions.split() if verdict.mentions else UNSET,
     )
 
 
@@ -277,6 +294,8 @@ def opening(route: Route) -> bytes:
                     frames.Member(username, Membership.Role.MEMBER.value) for username in route.usernames
                 ],
                 created_at=route.created_at,
+                description="",
+                history=None,
             )
         )
     )
@@ -318,16 +337,11 @@ def marks_move(*, moves: dict[MarkKey, tuple[int, int]]) -> dict[MarkKey, Mark |
             read, delivered = (min(seq, row.conversation.last_seq) for seq in moves[key])
             delivered = max(delivered, read)
             if read > row.read_seq or delivered > row.delivered_seq:
+                was_delivered = delivered > row.delivered_seq
                 row.read_seq = max(row.read_seq, read)
                 row.delivered_seq = max(row.delivered_seq, delivered)
                 moved.append(row)
-                result[key] = Mark(
-                    str(row.conversation_id),
-                    row.conversation.pair,
-                    row.user.username,
-                    row.read_seq,
-                    row.delivered_seq,
-                )
+                result[key] = _mark(row, was_delivered=was_delivered)
         if moved:
             Membership.objects.bulk_update(moved, ["read_seq", "delivered_seq"])
             if connection.vendor == "postgresql":
@@ -336,6 +350,21 @@ def marks_move(*, moves: dict[MarkKey, tuple[int, int]]) -> dict[MarkKey, Mark |
                 with connection.cursor() as cursor:
                     cursor.execute(LOG_MARKS, [msgspec.json.encode(marks).decode()])
     return result
+
+
+def _mark(row: Membership, *, was_delivered: bool) -> Mark:
+    """The marks of a membership that was read with its conversation and user."""
+    return Mark(
+        str(row.conversation_id),
+        row.conversation.pair,
+        str(row.user_id),
+        row.user.username,
+        row.read_seq,
+        row.delivered_seq,
+        private=row.conversation.member_count > selectors.RECEIPTS_TOLD,
+        shown=row.user.read_receipts,
+        was_delivered=was_delivered,
+    )
 
 
 def mark_read(*, user: User, conversation: UUID, seq: int) -> None:
@@ -350,29 +379,69 @@ def mark_read(*, user: User, conversation: UUID, seq: int) -> None:
 
 
 def publish_marks(marks: Iterable[Mark], *, leave_out: str = "") -> None:
-    """Tell of moved marks."""
+    """Tell of moved marks, but not the connection `leave_out`: everything to one's own devices, to the others what
+    both sides let be seen."""
     for mark in marks:
-        event = frames.Receipt(mark.conversation, mark.username, mark.read, mark.delivered)
-        if mark.pair is not None:
-            fanout.to_users(
-                map(UUID, mark.pair.split(":")),
-                event,
-                leave_out=leave_out,
-                in_stream=True,
-                identity=mark.identity,
-            )
-        else:
-            fanout.to_members(mark.conversation, event, identity=mark.identity)
+        for group, envelope in _receipts(mark, leave_out):
+            fanout.send([group], envelope)
 
 
 def tell_lost_marks(hub: Hub, marks: Iterable[Mark]) -> None:
     """Tell this process's sockets of the marks whose receipts it has not heard; on the loop."""
     for mark in marks:
-        event = frames.Receipt(mark.conversation, mark.username, mark.read, mark.delivered)
-        if mark.pair is None:
-            if mark.conversation in hub.topics and not hub.has_heard(mark.conversation, mark.identity):
-                hub.apply(fanout.members_envelope(mark.conversation, event, identity=mark.identity))
-            continue
-        for user in map(str, map(UUID, mark.pair.split(":"))):
-            if user in hub.users and not hub.has_heard(user, mark.identity):
-                hub.apply(fanout.user_envelope(user, event, in_stream=True, identity=mark.identity))
+        for _, envelope in _receipts(mark):
+            if envelope["k"] == "t":
+                key, here = envelope["c"], envelope["c"] in hub.topics
+            else:
+                key, here = envelope["u"], envelope["u"] in hub.users
+            if here and not hub.has_heard(key, mark.identity):
+                hub.apply(envelope)
+
+
+def _receipts(mark: Mark, leave_out: str = "") -> Iterator[tuple[str, fanout.Envelope]]:
+    """The envelopes that tell of a mark, each with its group: everything to one's own devices, to the others what
+    both sides let be seen."""
+    event = frames.Receipt(mark.conversation, mark.username, mark.read, mark.delivered)
+    discreet = frames.Receipt(mark.conversation, mark.username, 0, mark.delivered)
+    told = event if mark.shown else discreet
+    # Who does not let it be seen sees nobody's, either.
+    reserved = discreet if mark.was_delivered else None
+    others_told = mark.shown or mark.was_delivered
+    if mark.pair is not None or mark.private or not mark.shown:
+        yield (
+            fanout.user_group(mark.user),
+            fanout.user_envelope(
+                mark.user, event, leave_out=leave_out, in_stream=True, identity=mark.identity
+            ),
+        )
+    if mark.pair is not None:
+        for other in map(str, map(UUID, mark.pair.split(":"))):
+            if other != mark.user and others_told:
+                yield (
+                    fanout.user_group(other),
+                    fanout.user_envelope(
+                        other, told, in_stream=True, identity=mark.identity, reserved=reserved
+                    ),
+                )
+    elif others_told and not mark.private:
+        # One publish for all; one's own other devices are among them, unless they have had it already.
+        yield (
+            fanout.conversation_group(mark.conversation),
+            fanout.members_envelope(
+                mark.conversation,
+                told,
+                leave_out=() if mark.shown else (UUID(mark.user),),
+                identity=mark.identity,
+                reserved=reserved,
+            ),
+        )
+
+
+def marks_show(*, user_id: UUID) -> None:
+    """Tell all marks of someone who has turned read receipts on: others have not seen them so far."""
+    rows = (
+        Membership.objects.select_related("conversation", "user")
+        .filter(user=user_id, active=True, conversation__head_rev__gt=0, read_seq__gt=0)
+        .order_by("conversation_id")
+    )
+    publish_marks([_mark(row, was_delivered=False) for row in rows])

@@ -9,33 +9,67 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from django.db import connection
+from django.db.models import Q, QuerySet
 
 from accounts import selectors as accounts
+from accounts.models import User
+from chatbe.core import clock
 from chatbe.core.errors import NotFound
 from chatbe.wire import frames
 from messaging import selectors
 from messaging.models import Conversation, Epoch, Membership
+
+MARKS_BYTES: Final = 128 * 1024
 
 
 @dataclass(slots=True)
 class Stream:
     """One member's view of a conversation: where it stands, and what of it is theirs."""
 
+    user: str
     conversation: str
     direct: bool
     head: int
     state_rev: int
     hidden_to: int
-    begins: int
-    """The rev before the first that the member may see."""
+    """Messages up to this seq are not theirs to see."""
+    joined_rev: int
+    """The rev of their joining; 0 in direct conversations."""
+    left_rev: int
+    """The rev at which they last left; 0: never."""
     active: bool
+    created_at: datetime
+    """The conversation's."""
+    muted_until: datetime | None
+
+    @property
+    def begins(self) -> int:
+        """The rev before the first that the member may see."""
+        return begins(self.hidden_to, self.joined_rev)
+
+    def opens_late(self, rev: int) -> bool:
+        """Whether a client at `rev` does not know the conversation, and rows may come before its latest state."""
+        unknown = rev < self.joined_rev - 1 and self.left_rev <= rev
+        return self.active and (unknown or self.lost_at(rev)) and self.state_rev > self.joined_rev
+
+    def lost_at(self, rev: int) -> bool:
+        """Whether what a client held of the conversation at `rev` is no longer all theirs to see.
+
+        They have left since and come back, and what was written before their coming back is hidden.
+        """
+        return self.active and rev < self.left_rev and self.hidden_to > 0
+
+
+def begins(hidden_to: int, joined_rev: int) -> int:
+    """The rev before the first that a member may see: of what is before their joining, all or nothing."""
+    return max(joined_rev - 1, 0) if hidden_to else 0
 
 
 @dataclass(slots=True)
@@ -63,31 +97,106 @@ class Piece:
 
 def streams_of(user: UUID) -> list[Stream]:
     """Every conversation that the user is or was a member of, with its head; one statement."""
-    rows = (
-        Membership.objects.filter(user=user)
-        .order_by("conversation_id")
-        .values_list(
-            "conversation_id",
-            "conversation__kind",
-            "conversation__head_rev",
-            "conversation__state_rev",
-            "joined_seq",
-            "joined_rev",
-            "active",
-        )
+    return _streams(Membership.objects.filter(user=user))
+
+
+def reserved_among(users: Collection[str]) -> set[str]:
+    """Those of the users who have turned read receipts off."""
+    rows = User.objects.filter(id__in=users, read_receipts=False).values_list("id", flat=True)
+    return {str(user) for user in rows}
+
+
+def group_streams(users: Collection[str], conversations: Collection[str] | None) -> list[Stream]:
+    """As `streams_of`, of several users, in these groups (None: in all of theirs)."""
+    rows = Membership.objects.filter(user__in=map(UUID, users), conversation__kind=Conversation.Kind.GROUP)
+    return _streams(rows if conversations is None else rows.filter(conversation__in=map(UUID, conversations)))
+
+
+def _streams(memberships: QuerySet[Membership]) -> list[Stream]:
+    rows = memberships.order_by("conversation_id").values_list(
+        "user_id",
+        "conversation_id",
+        "conversation__kind",
+        "conversation__head_rev",
+        "conversation__state_rev",
+        "joined_seq",
+        "joined_rev",
+        "left_rev",
+        "active",
+        "conversation__created_at",
+        "muted_until",
     )
     return [
         Stream(
+            str(user),
             str(conversation),
             kind == Conversation.Kind.DIRECT,
             head,
             state,
             hidden,
-            max(joined - 1, 0),
+            joined,
+            left,
             active,
+            created,
+            muted,
         )
-        for conversation, kind, head, state, hidden, joined, active in rows
+        for user, conversation, kind, head, state, hidden, joined, left, active, created, muted in rows
     ]
+
+
+def ended(conversation: str, *, rev: int, created_at: datetime) -> frames.Conversation:
+    """What a former member gets at the rev of their leaving. It tells nothing of the group, so that it is the
+    same whenever it is read."""
+    return frames.Conversation(
+        frames.ConversationObject(
+            id=conversation,
+            kind=Conversation.Kind.GROUP.value,
+            title=None,
+            rev=rev,
+            last_seq=0,
+            member_count=0,
+            members=[],
+            created_at=clock.timestamp(created_at),
+            description="",
+            history=None,
+        ),
+        member=False,
+    )
+
+
+def opened(at: Mapping[str, int]) -> list[frames.Event]:
+    """The state of conversations before any row is read, each at the rev that its stream begins with."""
+    objects = selectors.conversation_objects([UUID(conversation) for conversation in at])
+    events: list[frames.Event] = []
+    for conversation, rev in at.items():
+        state = objects.get(UUID(conversation))
+        if state is not None:
+            state.rev = rev
+            events.append(frames.Conversation(state))
+    return events
+
+
+def memberships_ended(
+    conversation: str, followers: dict[str, int], *, after: int
+) -> dict[str, tuple[int, frames.Conversation]]:
+    """Which of a group's followers, given with the rev of their joining, are no longer the members that they
+    were at `after`, and the last event of each with its rev."""
+    rows = {
+        str(user): (active, joined, left, created)
+        for user, active, joined, left, created in Membership.objects.filter(
+            conversation=UUID(conversation), user__in=map(UUID, followers)
+        ).values_list("user_id", "active", "joined_rev", "left_rev", "conversation__created_at")
+    }
+    result = {}
+    for user, since in followers.items():
+        active, joined, left, created = rows.get(user, (False, 0, 0, clock.now()))
+        if joined != since:
+            # They have left, perhaps more than once, and come back: all that is sure is that it was after `after`.
+            left = after + 1
+        elif active:
+            continue
+        result[user] = (left, ended(conversation, rev=left, created_at=created))
+    return result
 
 
 def heads(conversations: Sequence[str]) -> dict[str, tuple[int, int, bool]]:
@@ -149,7 +258,7 @@ def _state_piece(want: Wanted, state: frames.ConversationObject) -> Piece:
 # `selectors.MESSAGE_FIELDS`, ids as text where the database can say so: cheaper than making UUIDs of them.
 COLUMNS = """
     m.{id}, m.{conversation}, m.seq, m.rev, m.kind, u.username, m.body, m.{client_id}, m.reply_to,
-    m.created_at, m.edited_at, m.deleted_at"""
+    m.created_at, m.edited_at, m.deleted_at, m.mentions, m.reacted"""
 
 POSTGRES = f"""
     SELECT {COLUMNS.format(id="id::text", conversation="conversation_id::text", client_id="client_id::text")}
@@ -171,7 +280,7 @@ SQLITE = f"""
      ORDER BY w.key, m.rev"""  # noqa: S608 - constants of this module
 
 
-def _messages(wanted: Sequence[Wanted], limit: int) -> Iterable[frames.MessageObject]:
+def _messages(wanted: Sequence[Wanted], limit: int) -> list[frames.MessageObject]:
     """The message rows of every wanted part, part by part, in rising rev; one statement."""
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
@@ -184,10 +293,12 @@ def _messages(wanted: Sequence[Wanted], limit: int) -> Iterable[frames.MessageOb
                     limit,
                 ],
             )
-            return [selectors.message_from_row(row) for row in cursor.fetchall()]
-        parts = json.dumps([[UUID(w.conversation).hex, w.after, w.head] for w in wanted])
-        cursor.execute(SQLITE, [parts, limit])
-        return [selectors.message_from_row(_from_sqlite(row)) for row in cursor.fetchall()]
+            rows = cursor.fetchall()
+        else:
+            parts = json.dumps([[UUID(w.conversation).hex, w.after, w.head] for w in wanted])
+            cursor.execute(SQLITE, [parts, limit])
+            rows = [_from_sqlite(row) for row in cursor.fetchall()]
+    return selectors.messages_from_rows(rows)
 
 
 def _time_from_sqlite(moment: datetime | None) -> datetime | None:
@@ -204,36 +315,97 @@ def _from_sqlite(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def marks_of(*, user: UUID) -> dict[str, dict[str, tuple[int, int]]]:
-    """Every active member's (read, delivered) in the user's conversations that have begun; one statement."""
-    rows = (
-        Membership.objects.filter(
-            active=True,
-            conversation__head_rev__gt=0,
-            conversation__in=Membership.objects.filter(user=user, active=True).values("conversation"),
+def marks_of(*, user: UUID, conversations: Collection[str] | None = None) -> dict[str, selectors.Marks]:
+    """What a user may know of the (read, delivered) of active members in their conversations that have begun, or
+    in some of these; one statement.
+
+    In large groups, one's own only.
+    """
+    mine = Membership.objects.filter(user=user, active=True)
+    rows = Membership.objects.filter(
+        Q(conversation__member_count__lte=selectors.RECEIPTS_TOLD) | Q(user=user),
+        active=True,
+        conversation__head_rev__gt=0,
+        conversation__in=(
+            mine if conversations is None else mine.filter(conversation__in=map(UUID, conversations))
         )
-        .order_by("conversation_id", "user_id")
-        .values_list("conversation_id", "user__username", "read_seq", "delivered_seq")
+        .order_by()
+        .values("conversation"),
     )
-    marks: dict[str, dict[str, tuple[int, int]]] = {}
-    for conversation, username, read_seq, delivered_seq in rows:
-        marks.setdefault(str(conversation), {})[username] = (read_seq, delivered_seq)
+    if conversations is not None:
+        rows = rows.filter(conversation__in=map(UUID, conversations))
+    found = rows.order_by("conversation_id", "user_id").values_list(
+        "conversation_id", "user_id", "user__username", "read_seq", "delivered_seq", "user__read_receipts"
+    )
+    members = list(found)
+    reserved = any(not shown for _, member, _, _, _, shown in members if member == user)
+    marks: dict[str, selectors.Marks] = {}
+    for conversation, member, username, read_seq, delivered_seq, shown in members:
+        hidden = member != user and (reserved or not shown)
+        marks.setdefault(str(conversation), {})[username] = (0 if hidden else read_seq, delivered_seq)
     return marks
 
 
-def typing_audience(*, user: UUID, conversation: UUID) -> list[UUID] | None:
-    """Who is told that `user` types: the other of a direct conversation, nobody after a block, or None: the
-    members of a group. Raises `NotFound` for those who are not members."""
+def muted_of(*, user: UUID) -> list[frames.Muted]:
+    """What the user has muted, and what they once had: devices that were away learn of both."""
+    rows = Membership.objects.filter(user=user, active=True, muted_until__isnull=False).values_list(
+        "conversation_id", "muted_until"
+    )
+    return [
+        frames.Muted(str(conversation), clock.optional_timestamp(selectors.muted_until(until)))
+        for conversation, until in rows
+    ]
+
+
+def marks_chunks(marks: Mapping[str, selectors.Marks]) -> Iterator[dict[str, selectors.Marks]]:
+    """The marks in parts that fit into a frame each; at least one."""
+    chunk: dict[str, selectors.Marks] = {}
+    size = 0
+    for conversation, members in marks.items():
+        chunk[conversation] = members
+        size += 50 + 60 * len(members)
+        if size > MARKS_BYTES:
+            yield chunk
+            chunk, size = {}, 0
+    if chunk or not marks:
+        yield chunk
+
+
+def marks_told(
+    *, conversation: UUID, usernames: Collection[str] | None
+) -> tuple[selectors.Marks, selectors.Marks]:
+    """The marks of some active members (None: of all) as the others see them, and in their reserved form."""
+    rows = Membership.objects.filter(conversation=conversation, active=True)
+    if usernames is not None:
+        rows = rows.filter(user__username__in=usernames)
     members = list(
-        Membership.objects.filter(conversation=conversation, active=True, conversation__kind=Conversation.Kind.DIRECT)
-        .values_list("user_id", flat=True)
-    )  # fmt: skip
-    if user in members:
-        others = [member for member in members if member != user]
-        return [other for other in others if not accounts.blocked_either_way(one=user, other=other)]
-    if not members and Membership.objects.filter(conversation=conversation, user=user, active=True).exists():
-        return None
-    raise NotFound
+        rows.order_by("user_id").values_list(
+            "user__username", "read_seq", "delivered_seq", "user__read_receipts"
+        )
+    )
+    told = {username: (read if shown else 0, delivered) for username, read, delivered, shown in members}
+    return told, {username: (0, delivered) for username, _, delivered, _ in members}
+
+
+def typing_audience(*, user: UUID, conversation: UUID) -> tuple[list[UUID], bool]:
+    """Who is told that `user` types: the other of a direct conversation, nobody after a block, and False.
+
+    Of a group: those who are not told, since they have blocked `user`, and True. Raises `NotFound`
+    for those who are not members.
+    """
+    kind = (
+        Membership.objects.filter(user=user, conversation=conversation, active=True)
+        .values_list("conversation__kind", flat=True)
+        .first()
+    )
+    if kind is None:
+        raise NotFound("There is no such conversation, or none that you may see.")
+    others = Membership.objects.filter(conversation=conversation, active=True).exclude(user=user)
+    if kind == Conversation.Kind.GROUP:
+        blockers = accounts.blockers_of(user=user)
+        return list(blockers.filter(memberships__in=others).values_list("id", flat=True)), True
+    direct = others.values_list("user_id", flat=True)
+    return [other for other in direct if not accounts.blocked_either_way(one=user, other=other)], False
 
 
 def changes(
@@ -241,21 +413,22 @@ def changes(
 ) -> tuple[list[frames.Event], int, bool]:
     """What changed in a conversation after `since`: events in rev order, the rev to go on from, and whether
     there is more. Raises `NotFound` for those who are not members."""
-    row = (
-        Membership.objects.filter(user=user_id, conversation=conversation, active=True)
-        .values_list("conversation__head_rev", "conversation__state_rev", "joined_seq", "joined_rev")
-        .first()
-    )
-    if row is None:
+    found = _streams(Membership.objects.filter(user=user_id, conversation=conversation, active=True))
+    if not found:
         raise NotFound
-    head, state_rev, hidden_to, joined_rev = row
-    since = max(since, joined_rev - 1, 0)
-    if since >= head:
-        return [], max(head, since), False
-    want = Wanted(str(conversation), since, head, state_rev, hidden_to)
+    (item,) = found
+    events: list[frames.Event] = []
+    if item.lost_at(since):
+        events.append(ended(item.conversation, rev=item.left_rev, created_at=item.created_at))
+    if item.opens_late(since):
+        events += opened({item.conversation: item.begins})
+    since = max(since, item.begins)
+    if since >= item.head:
+        return events, max(item.head, since), False
+    want = Wanted(item.conversation, since, item.head, item.state_rev, item.hidden_to)
     pieces, cursors = read([want], limit=limit)
-    rev = cursors[str(conversation)]
-    return [piece.event for piece in pieces], rev, rev < head
+    rev = cursors[item.conversation]
+    return events + [piece.event for piece in pieces], rev, rev < item.head
 
 
 def epoch() -> str:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from chatbe.core.errors import ChatError, Unavailable
-from chatbe.hub import fanout
 from chatbe.hub.hub import Change, Gap
-from chatbe.hub.outbox import State
+from chatbe.hub.outbox import UNKNOWN, UNSURE, State
 from chatbe.wire import codec, frames
 from chatbe.wire.codes import CloseCode
 from chatbe.wire.websocket import encode_text_frame
-from messaging import selectors, stream
+from messaging import following, selectors, stream
 from messaging.stream import Stream, Wanted
 
 if TYPE_CHECKING:
@@ -32,11 +33,19 @@ PAGE_CONVERSATIONS = 100
 PAGE_ROWS = 100
 GAP_ROWS = 500
 STATES_AT_ONCE = 200
-MARKS_BYTES = 128 * 1024
-READS = 5
-"""Reads of where a user's conversations stand, until one is younger than the joining of all; two are enough."""
 ATTEMPTS = 30
 """Tries, a second apart, to serve a lagging socket from a database that is away; then it is closed with 1011."""
+
+
+class Standing(Enum):
+    """Why a conversation's state is sent before any row."""
+
+    OPENED = "opened"
+    """What follows begins with the user's joining, or with the conversation."""
+    CURRENT = "current"
+    """The stream goes on from its head."""
+    RESET = "reset"
+    """The client is ahead of the database."""
 
 
 @dataclass(slots=True)
@@ -45,9 +54,10 @@ class _Plan:
 
     cursors: dict[str, int] = field(default_factory=dict)
     wanted: list[Wanted] = field(default_factory=list)
-    current: list[str] = field(default_factory=list)
-    reset: list[str] = field(default_factory=list)
-    left: list[str] = field(default_factory=list)
+    states: dict[str, tuple[Standing, int]] = field(default_factory=dict)
+    """Conversations whose state stands before any row, and at which rev."""
+    ended: list[frames.Conversation] = field(default_factory=list)
+    """The last events of what the user has left."""
 
 
 class Gone(Exception):
@@ -58,12 +68,13 @@ async def start(socket: SocketConsumer, frame: frames.Sync) -> None:
     """Begin a socket's stream as its client asked; never raises."""
     try:
         socket.begin_to_catch_up()
-        streams = await _follow(socket)
+        streams = await following.follow_all(socket)
+        if streams is None:
+            return
         plan = _plan(
             streams, {str(key): rev for key, rev in frame.conversations.items()}, others=frame.others
         )
-        heads = {item.conversation: item.head for item in streams}
-        await _send_states(socket, plan, heads)
+        await _send_states(socket, plan)
         await _serve(socket, plan.wanted, plan.cursors)
         socket.answer(frames.Synced(ref=frame.ref))
         _go_live(socket, plan.cursors)
@@ -112,58 +123,6 @@ def _alive(socket: SocketConsumer) -> None:
         raise Gone
 
 
-async def _follow(socket: SocketConsumer) -> list[Stream]:
-    """Join the fan-out of every conversation of the user, then read where each stands."""
-    node, user = socket.node, socket.user
-    if not user.loaded and user.seen is None:
-        user.seen = {}
-    hub = node.hub
-    floors: dict[str, int] = {}
-    streams: list[Stream] = []
-    # A conversation that others here follow may have gone on between the read and the joining, past this
-    # socket; whoever reads once more after the joining misses nothing.
-    for _ in range(READS):
-        streams = await _streams(socket)
-        _alive(socket)
-        known = set()
-        for item in streams:
-            known.add(item.conversation)
-            if item.active:
-                if user.loaded and user not in hub.members(item.conversation):
-                    # News of it has not come yet: the user's other sockets have not had what this one will read.
-                    for other in user.sockets:
-                        if other is not socket:
-                            other.fall_behind(item.conversation, item.begins)
-                topic = hub.follow(user, item.conversation, hidden_to=item.hidden_to, position=item.head)
-                floors.setdefault(item.conversation, topic.position)
-                hub.note_head(item.conversation, item.head)
-        unknown = (user.seen or {}).keys() - known or {topic.id for topic in user.topics} - known
-        if not unknown and all(item.head >= floors[item.conversation] for item in streams if item.active):
-            break
-    seen, user.seen, user.loaded = user.seen, None, True
-    for conversation, rev in (seen or {}).items():
-        hub.note_head(conversation, rev)
-    return streams
-
-
-async def _streams(socket: SocketConsumer) -> list[Stream]:
-    """Where each of the user's conversations stands, read after the fan-out of all was joined."""
-    node, user = socket.node, socket.user
-    user_id = socket.identity.user_id
-    streams = await node.call(stream.streams_of, user_id)
-    joined = {topic.id for topic in user.topics}
-    groups = [
-        item.conversation
-        for item in streams
-        if item.active and not item.direct and item.conversation not in joined
-    ]
-    if groups:
-        # Join before reading: the two must overlap.
-        await node.join([fanout.conversation_group(group) for group in groups])
-        streams = await node.call(stream.streams_of, user_id)
-    return streams
-
-
 def _plan(streams: list[Stream], named: dict[str, int], *, others: str) -> _Plan:
     """What to send of each conversation, by what the client has of it."""
     plan = _Plan()
@@ -171,62 +130,96 @@ def _plan(streams: list[Stream], named: dict[str, int], *, others: str) -> _Plan
         rev = named.get(item.conversation)
         if not item.active:
             if rev is not None:
-                plan.left.append(item.conversation)
+                plan.ended.append(_ended(item))
+            # What may be held of it, from before it ended, is not for this socket.
+            plan.cursors[item.conversation] = item.left_rev
             continue
         start = item.head
         if rev is None:
             if others == "all":
                 start = item.begins
+                if not item.direct and item.state_rev > start + 1:
+                    plan.states[item.conversation] = Standing.OPENED, start
             elif item.head:
-                plan.current.append(item.conversation)
+                plan.states[item.conversation] = Standing.CURRENT, item.head
         elif rev > item.head:
-            plan.reset.append(item.conversation)
+            plan.states[item.conversation] = Standing.RESET, item.head
         else:
             start = max(rev, item.begins)
+            if item.lost_at(rev):
+                plan.ended.append(_ended(item))
+            if item.opens_late(rev):
+                plan.states[item.conversation] = Standing.OPENED, start
         plan.cursors[item.conversation] = start
         if start < item.head:
             plan.wanted.append(_wanted_of(item, start))
     return plan
 
 
-async def _send_states(socket: SocketConsumer, plan: _Plan, heads: dict[str, int]) -> None:
+def _ended(item: Stream) -> frames.Conversation:
+    """What a client is told that still holds what its user has left: drop it."""
+    return stream.ended(item.conversation, rev=item.left_rev, created_at=item.created_at)
+
+
+async def _send_states(socket: SocketConsumer, plan: _Plan) -> None:
     """The `conversation` events that stand before any row."""
-    kinds = [
-        *((conversation, "current") for conversation in plan.current),
-        *((conversation, "reset") for conversation in plan.reset),
-        *((conversation, "left") for conversation in plan.left),
-    ]
-    for first in range(0, len(kinds), STATES_AT_ONCE):
-        some = kinds[first : first + STATES_AT_ONCE]
-        objects = await socket.node.call(selectors.conversation_objects, [UUID(key) for key, _ in some])
-        await _write(socket, [
-            encode_text_frame(codec.encode(_state_event(objects[UUID(key)], kind, heads[key])))
-            for key, kind in some
-            if UUID(key) in objects
-        ])  # fmt: skip
+    await _write_events(socket, plan.ended)
+    keys = list(plan.states)
+    for first in range(0, len(keys), STATES_AT_ONCE):
+        some = keys[first : first + STATES_AT_ONCE]
+        objects = await socket.node.call(selectors.conversation_objects, [UUID(key) for key in some])
+        await _write_events(
+            socket,
+            [_state_event(objects[UUID(key)], *plan.states[key]) for key in some if UUID(key) in objects],
+        )
 
 
-def _state_event(state: frames.ConversationObject, kind: str, head: int) -> frames.Conversation:
+def _state_event(state: frames.ConversationObject, kind: Standing, rev: int) -> frames.Conversation:
     event = frames.Conversation(state)
     # The event stands where the stream goes on from.
-    state.rev = head
-    if kind == "reset":
+    state.rev = rev
+    if kind is Standing.RESET:
         event.reset = True
-    elif kind == "left":
-        event.member = False
     return event
 
 
 async def _wanted(socket: SocketConsumer, cursors: dict[str, int]) -> list[Wanted]:
-    """What there is to read after each cursor now."""
+    """What there is to read after each cursor now; who is no longer the member that they were is told so first."""
     if not cursors:
         return []
     streams = await socket.node.call(stream.streams_of, socket.identity.user_id)
-    return [
-        _wanted_of(item, cursors[item.conversation])
-        for item in streams
-        if item.active and item.conversation in cursors and item.head > cursors[item.conversation]
-    ]
+    wanted: list[Wanted] = []
+    ended: list[frames.Conversation] = []
+    opening: dict[str, int] = {}
+    for item in streams:
+        cursor = cursors.get(item.conversation)
+        if cursor is None:
+            continue
+        if not item.active or not following.follows(socket.node, socket.user, item):
+            # Who has come back is begun anew once this process follows them as the member that they are now.
+            if UNKNOWN != cursor < item.left_rev:
+                ended.append(_ended(item))
+                cursors[item.conversation] = item.left_rev
+            continue
+        if item.lost_at(cursor) if cursor >= 0 else cursor == UNSURE and item.left_rev:
+            ended.append(_ended(item))
+        begins, late = max(cursor, item.begins), item.opens_late(cursor)
+        if cursor < 0 or 0 < item.left_rev <= cursor < item.joined_rev:
+            # It knows nothing of this membership.
+            begins, late = item.joined_rev - 1, item.state_rev > item.joined_rev
+        if late:
+            opening[item.conversation] = begins
+        cursor = cursors[item.conversation] = begins
+        if item.head > cursor:
+            wanted.append(_wanted_of(item, cursor))
+    await _write_events(socket, ended)
+    if opening:
+        await _write_events(socket, await socket.node.call(stream.opened, opening))
+    return wanted
+
+
+async def _write_events(socket: SocketConsumer, events: Sequence[frames.Event]) -> None:
+    await _write(socket, [encode_text_frame(codec.encode(event)) for event in events])
 
 
 def _wanted_of(item: Stream, after: int) -> Wanted:
@@ -260,23 +253,25 @@ async def _serve(socket: SocketConsumer, wanted: list[Wanted], cursors: dict[str
 
 
 def _frame(socket: SocketConsumer, piece: stream.Piece) -> bytes:
-    """The event's frame, or that of the ack which stands for it on this socket."""
+    """The event's frame, or that of the ack which stands for it on this socket, or both."""
     ack = socket.take_ack(piece.conversation, piece.rev)
-    return encode_text_frame(codec.encode(piece.event if ack is None else ack))
+    if ack is None or isinstance(ack, frames.ChangeAck):
+        event = encode_text_frame(codec.encode(piece.event))
+        return event if ack is None else event + encode_text_frame(codec.encode(ack))
+    return encode_text_frame(codec.encode(ack))
 
 
 async def _send_marks(socket: SocketConsumer) -> None:
-    """Every member's marks in the user's conversations, in frames of a bounded size."""
-    marks = await socket.node.call(stream.marks_of, user=socket.identity.user_id)
-    chunk: dict[str, dict[str, tuple[int, int]]] = {}
-    size = 0
-    for conversation, members in marks.items():
-        chunk[conversation] = members
-        size += 50 + 60 * len(members)
-        if size > MARKS_BYTES:
-            await _write(socket, [encode_text_frame(codec.encode(frames.Marks(chunk)))])
-            chunk, size = {}, 0
-    await _write(socket, [encode_text_frame(codec.encode(frames.Marks(chunk)))])
+    """The marks in the user's conversations, in frames of a bounded size, then what they have muted."""
+    user_id = socket.identity.user_id
+    marks = await socket.node.call(stream.marks_of, user=user_id)
+    muted = await socket.node.call(stream.muted_of, user=user_id)
+    # What has been joined since is told with the group itself.
+    followed = {topic.id for topic in socket.user.topics}
+    known = {conversation: members for conversation, members in marks.items() if conversation in followed}
+    for chunk in stream.marks_chunks(known):
+        await _write_events(socket, [frames.Marks(chunk)])
+    await _write_events(socket, [event for event in muted if event.conversation in followed])
 
 
 async def _write(socket: SocketConsumer, ready: list[bytes]) -> None:
@@ -304,7 +299,7 @@ def _go_live(socket: SocketConsumer, cursors: dict[str, int]) -> None:
 class DatabaseSource:
     """The hub's reader of conversations (`chatbe.hub.hub.Source`)."""
 
-    def gap(self, conversation: str, after: int) -> Gap:
+    def gap(self, conversation: str, after: int, followers: dict[str, int]) -> Gap:
         """The changes after a rev, as every member who may see all of it gets them."""
         found = stream.heads([conversation])
         if conversation not in found:
@@ -312,6 +307,12 @@ class DatabaseSource:
         head, state_rev, direct = found[conversation]
         if head <= after:
             return Gap([], after, complete=True)
+        # Whatever has ended a membership has changed the state.
+        gone = (
+            stream.memberships_ended(conversation, followers, after=after)
+            if followers and state_rev > after
+            else {}
+        )
         pieces, cursors = stream.read(
             [Wanted(conversation, after, head, state_rev, 0, direct)], limit=GAP_ROWS
         )
@@ -325,7 +326,8 @@ class DatabaseSource:
             else:
                 opening = frame
         position = cursors[conversation]
-        return Gap(changes, position, complete=position == head)
+        last = {user: (rev, encode_text_frame(codec.encode(event))) for user, (rev, event) in gone.items()}
+        return Gap(changes, position, complete=position == head, gone=last)
 
     def heads(self, conversations: list[str]) -> dict[str, int]:
         """The head revs of those that exist."""

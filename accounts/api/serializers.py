@@ -39,7 +39,7 @@ class MeSerializer(serializers.ModelSerializer[User]):
 
     class Meta:
         model = User
-        fields = ("id", "username", "display_name", "created_at", "email")
+        fields = ("id", "username", "display_name", "created_at", "email", "read_receipts")
         read_only_fields = fields
 
 
@@ -158,6 +158,9 @@ class ProfileSerializer(serializers.Serializer[Any]):
 
     display_name = LineField(max_length=64, required=False, allow_blank=True)
     email = serializers.EmailField(max_length=254, required=False)
+    read_receipts = serializers.BooleanField(
+        required=False, help_text="Whether others see what I have read; if not, I see nobody's either."
+    )
 
 
 class EraseSerializer(serializers.Serializer[Any]):

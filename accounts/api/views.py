@@ -318,7 +318,7 @@ class MeView(APIView):
         responses={200: serializers.MeSerializer, **problem_responses(s409="The email is taken.")},
     )
     def patch(self, request: Request) -> Response:
-        """`display_name` and `email`; what is left out stays."""
+        """`display_name`, `email` and `read_receipts`; what is left out stays."""
         fields = valid(serializers.ProfileSerializer(data=request.data))
         user = services.profile_update(user=current_user(request), **fields)
         return Response(serializers.MeSerializer(user).data)

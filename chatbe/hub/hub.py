@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from chatbe.core.errors import Unavailable
@@ -36,7 +36,8 @@ GAP_PATIENCE = 0.05
 class Change:
     """One event of a conversation: its place in the stream and its ready frame.
 
-    `ack`, on the process of the sender only, goes to the connection `origin` in the frame's place.
+    `ack`, on the process of the sender only, goes to the connection `origin` in the frame's place, or
+    (a `ChangeAck`) after it.
     """
 
     rev: int
@@ -56,13 +57,15 @@ class Gap:
     position: int
     complete: bool
     """Whether `position` is the conversation's head; else there is more to read."""
+    gone: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    """Users who are no longer the members that they were: the rev at which their stream ends, and its last frame."""
 
 
 class Source(Protocol):
     """Reads conversations from the database; blocking, called in threads."""
 
-    def gap(self, conversation: str, after: int) -> Gap:
-        """The changes with rev > `after`."""
+    def gap(self, conversation: str, after: int, followers: dict[str, int]) -> Gap:
+        """The changes with rev > `after`; `followers` are a group's local members with the rev of their joining."""
 
     def heads(self, conversations: list[str]) -> dict[str, int]:
         """The head revs of those that exist."""
@@ -74,7 +77,7 @@ class Source(Protocol):
 class LocalUser:
     """A user with sockets in this process."""
 
-    __slots__ = ("bucket", "key", "loaded", "seen", "sockets", "topics")
+    __slots__ = ("bucket", "key", "loaded", "reserved", "seen", "sockets", "topics")
 
     def __init__(self, key: str, bucket: TokenBucket) -> None:
         self.key = key
@@ -86,12 +89,25 @@ class LocalUser:
         """Whether `topics` has all of the user's conversations: some socket has begun its stream."""
         self.seen: dict[str, int] | None = None
         """While loading: the highest rev heard of in each conversation."""
+        self.reserved = False
+        """Whether events that come in two forms reach this user in the reserved one."""
 
 
 class Topic:
     """A conversation that local users follow."""
 
-    __slots__ = ("id", "members", "position", "repair", "target", "waiting")
+    __slots__ = (
+        "id",
+        "leaving",
+        "members",
+        "newcomers",
+        "position",
+        "repair",
+        "since",
+        "target",
+        "unsettled",
+        "waiting",
+    )
 
     def __init__(self, conversation: str, position: int) -> None:
         self.id = conversation
@@ -99,6 +115,14 @@ class Topic:
         """The last rev that was let through."""
         self.members: dict[LocalUser, int] = {}
         """Local members, and the seq up to which messages are not theirs to see."""
+        self.since: dict[LocalUser, int] | None = None
+        """Of a group: the rev at which each of them joined."""
+        self.leaving: dict[LocalUser, tuple[int, bytes]] = {}
+        """Members whose stream ends at a rev, and its last frame."""
+        self.newcomers: set[LocalUser] = set()
+        """Members who have not been told of the group itself."""
+        self.unsettled = False
+        """Whether there are any of these two."""
         self.waiting: dict[int, Change] | None = None
         self.target = 0
         """The database is known to have changes up to this rev."""
@@ -146,17 +170,25 @@ class Hub:
             return False
         del self.users[user.key]
         for topic in user.topics:
-            del topic.members[user]
-            self._forget_if_alone(topic)
+            self._drop(topic, user)
         user.topics.clear()
         return True
 
-    def follow(self, user: LocalUser, conversation: str, *, hidden_to: int, position: int) -> Topic:
-        """Let a user follow a conversation; `position` is where it stands if nobody here knew it."""
+    def follow(
+        self, user: LocalUser, conversation: str, *, hidden_to: int, position: int, since: int = 0
+    ) -> Topic:
+        """Let a user follow a conversation; `position` is where it stands if nobody here knew it.
+
+        `since` is the rev at which they joined a group; 0 in a direct conversation.
+        """
         topic = self.topics.get(conversation)
         if topic is None:
             topic = self.topics[conversation] = Topic(conversation, position)
         topic.members[user] = hidden_to
+        if since:
+            if topic.since is None:
+                topic.since = {}
+            topic.since[user] = since
         user.topics.add(topic)
         return topic
 
@@ -169,9 +201,8 @@ class Hub:
         """The user is no longer a member."""
         topic = self.topics.get(conversation)
         if topic is not None and user in topic.members:
-            del topic.members[user]
             user.topics.discard(topic)
-            self._forget_if_alone(topic)
+            self._drop(topic, user)
 
     def forget_all(self) -> None:
         """No position holds any more, and every socket is being closed: later ones begin afresh."""
@@ -183,11 +214,69 @@ class Hub:
             user.topics.clear()
             user.loaded, user.seen = False, None
 
-    def _forget_if_alone(self, topic: Topic) -> None:
+    def _drop(self, topic: Topic, user: LocalUser) -> None:
+        """Take a member off a topic; one that nobody here follows any more is forgotten."""
+        del topic.members[user]
+        if topic.since is not None:
+            topic.since.pop(user, None)
+        topic.leaving.pop(user, None)
+        topic.newcomers.discard(user)
         if not topic.members:
             del self.topics[topic.id]
             if topic.repair is not None:
                 topic.repair.cancel()
+            for late in (topic.waiting or {}).values():
+                if late.ack is not None:
+                    late.ack.duplicate = True
+                    self._answer(late.origin, late.ack)
+            if topic.since is not None:
+                self._node.abandon(topic.id)
+
+    def expel(
+        self, user: LocalUser, conversation: str, rev: int, frame: bytes, *, at_once: bool = False
+    ) -> None:
+        """End a former member's stream with `frame` at `rev`, when the hub has come so far, or at once."""
+        topic = self.topics.get(conversation)
+        if topic is None or user not in topic.members:
+            return
+        topic.leaving[user] = (rev, frame)
+        topic.unsettled = True
+        if at_once or rev <= topic.position:
+            self._expel(topic, max(rev, topic.position))
+        else:
+            self.note_head(conversation, rev)
+
+    def _expel(self, topic: Topic, position: int) -> None:
+        """End the streams that are over at `position`."""
+        for user, (rev, frame) in list(topic.leaving.items()):
+            if rev <= position:
+                for socket in user.sockets:
+                    socket.offer_change(topic.id, rev, frame)
+                self.unfollow(user, topic.id)
+        topic.unsettled = bool(topic.leaving or topic.newcomers)
+
+    def introduce(self, user: LocalUser, conversation: str, *, begins: int) -> None:
+        """A follower is new in a group: their stream begins after `begins`, and with the group itself."""
+        topic = self.topics[conversation]
+        if topic.position > begins:
+            for socket in user.sockets:
+                socket.begin_anew(conversation)
+            return
+        topic.newcomers.add(user)
+        topic.unsettled = True
+        if topic.position < begins:
+            # What others here have yet to get is from before.
+            for socket in user.sockets:
+                socket.skip[conversation] = begins
+
+    def _introduce(self, topic: Topic, change: Change) -> None:
+        """The next change is the first that newcomers see; if it is not the group's state, they read that first."""
+        since = topic.since or {}
+        for user in [user for user in topic.newcomers if change.rev >= since.get(user, 0)]:
+            topic.newcomers.discard(user)
+            if change.seq:
+                for socket in user.sockets:
+                    socket.begin_anew(topic.id)
 
     # --- events in ---------------------------------------------------------------------------------
 
@@ -204,7 +293,10 @@ class Hub:
             return
         if "i" in envelope:
             self._heard.add((user.key, envelope["i"]))
-        frame = encode_text_frame(envelope["d"])
+        data = envelope.get("w", envelope["d"]) if user.reserved else envelope["d"]
+        if not data:
+            return
+        frame = encode_text_frame(data)
         left_out = envelope["x"]
         in_stream = envelope.get("s", False)
         for socket in user.sockets:
@@ -226,12 +318,16 @@ class Hub:
             return
         if "i" in envelope:
             self._heard.add((topic.id, envelope["i"]))
-        frame = encode_text_frame(envelope["d"])
-        left_out = envelope["x"]
+        data = envelope["d"]
+        frame = encode_text_frame(data) if data else b""
+        reserved_data = envelope.get("w", data)
+        reserved = encode_text_frame(reserved_data) if reserved_data else b""
+        left_out: list[str] = envelope["x"]
         for user in topic.members:
-            if user.key != left_out:
+            chosen = reserved if user.reserved else frame
+            if chosen and user.key not in left_out:
                 for socket in user.sockets:
-                    socket.offer_event(frame, in_stream=True)
+                    socket.offer_event(chosen, in_stream=True)
 
     def _on_control(self, envelope: Envelope) -> None:
         for receiver in registry.control_receivers(envelope["a"]):
@@ -243,6 +339,8 @@ class Hub:
         topic = self.topics.get(conversation)
         if envelope["u"] is not None:
             topic = self._direct_topic(topic, conversation, rev, envelope["u"])
+        elif topic is not None and "g" in envelope:
+            self._note_leaving(topic, envelope)
         if topic is None:
             if ack is not None:
                 self._answer_apart(envelope["o"], conversation, rev, ack)
@@ -277,6 +375,23 @@ class Hub:
                 user.seen[conversation] = max(rev, user.seen.get(conversation, 0))
         return topic
 
+    def _note_leaving(self, topic: Topic, envelope: Envelope) -> None:
+        """The change at this rev ends the membership of some (`g`), or with None of all."""
+        rev: int = envelope["r"]
+        if rev <= topic.position or topic.since is None:
+            # What was read from the database has told them already.
+            return
+        gone: list[str] | None = envelope["g"]
+        users = (
+            list(topic.members) if gone is None else [self.users[key] for key in gone if key in self.users]
+        )
+        frame = encode_text_frame(envelope["h"])
+        for user in users:
+            # Who joined again since is another member.
+            if user in topic.members and topic.since.get(user, 0) < rev:
+                topic.leaving[user] = (rev, frame)
+                topic.unsettled = True
+
     def _follow_new(self, user: LocalUser, conversation: str) -> Topic:
         """Let a user follow a conversation that is new since their stream began: it starts at its beginning."""
         topic = self.follow(user, conversation, hidden_to=0, position=0)
@@ -290,6 +405,9 @@ class Hub:
 
     def _let_through(self, topic: Topic, change: Change) -> None:
         """Offer a change to every local socket that may see it; its origin gets the ack in its place."""
+        if topic.unsettled:
+            self._introduce(topic, change)
+            self._expel(topic, change.rev)
         conversation, rev, seq, frame, origin = topic.id, change.rev, change.seq, change.frame, change.origin
         answered = False
         for user, hidden_to in topic.members.items():
@@ -298,7 +416,7 @@ class Hub:
             for socket in user.sockets:
                 if change.ack is not None and socket.connection == origin:
                     answered = True
-                    socket.offer_ack(conversation, rev, change.ack, change.opening)
+                    socket.offer_ack(conversation, rev, change.ack, change.opening, frame)
                 else:
                     socket.offer_change(conversation, rev, frame)
         if change.ack is not None and not answered:
@@ -356,11 +474,12 @@ class Hub:
             while topic.waiting or topic.position < topic.target:
                 target, waiting = topic.target, list(topic.waiting or ())
                 try:
-                    gap = await self._node.call(self._source.gap, topic.id, topic.position)
+                    followers = {user.key: since for user, since in (topic.since or {}).items()}
+                    gap = await self._node.call(self._source.gap, topic.id, topic.position, followers)
                 except Unavailable:
                     await asyncio.sleep(1.0)
                     continue
-                self._fill(topic, gap)
+                self._fill(topic, gap, followers)
                 if gap.complete:
                     self._drop_unknown(topic, waiting)
                     if topic.target == target:
@@ -371,15 +490,22 @@ class Hub:
             if not topic.waiting:
                 topic.waiting = None
 
-    def _fill(self, topic: Topic, gap: Gap) -> None:
+    def _fill(self, topic: Topic, gap: Gap, followers: dict[str, int]) -> None:
         self.gaps_read += 1
         waiting = topic.waiting if topic.waiting is not None else {}
+        for key, (rev, last) in gap.gone.items():
+            user = self.users.get(key)
+            # Unless they have been found to be back while the database was read.
+            if user is not None and (topic.since or {}).get(user) == followers.get(key):
+                self.expel(user, topic.id, rev, last)
         for change in gap.changes:
             if change.rev > topic.position:
                 topic.position = change.rev
                 late = waiting.pop(change.rev, None)
                 self._let_through(topic, change if late is None or late.ack is None else late)
         topic.position = max(topic.position, gap.position)
+        if topic.unsettled:
+            self._expel(topic, topic.position)
         for rev in sorted(rev for rev in waiting if rev <= topic.position):
             late = waiting.pop(rev)
             if late.ack is not None:
@@ -387,6 +513,10 @@ class Hub:
                 late.ack.duplicate = True
                 self._answer(late.origin, late.ack)
         self._let_next_through(topic, waiting)
+        for key in gap.gone:
+            # Perhaps they have come back since.
+            for part in self._node.parts:
+                part.rights_changed(key)
 
     def _drop_unknown(self, topic: Topic, revs: list[int]) -> None:
         """Let go of what waited before a read that went to the head and did not reach it.

@@ -9,7 +9,9 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import psycopg
@@ -41,6 +43,8 @@ _current: Node | None = None
 _starting: asyncio.Future[Node] | None = None
 
 DATABASE_THREADS = 4
+LEAVE_PATIENCE = 1.0
+"""Seconds before a group that nobody here follows is left: many leave together, and some come back."""
 WATCH_PERIOD = 1.0
 """Seconds between two looks at silent and slow sockets."""
 
@@ -98,6 +102,9 @@ class Node:
         self._answers: dict[str, Callable[..., None]] = {}
         self.metrics: list[Source] = [self._samples]
         """Who is asked for `/metrics`; parts add theirs."""
+        self._joining: Counter[str] = Counter()
+        self._abandoned: set[str] = set()
+        self._leaving: asyncio.Task[None] | None = None
 
     # --- life --------------------------------------------------------------------------------------
 
@@ -243,6 +250,46 @@ class Node:
         """Leave groups of the fan-out."""
         if self.layer is not None:
             await self.layer.group_discard_many(groups, self.channel)
+
+    @contextmanager
+    def joining(self, conversations: Iterable[str]) -> Iterator[list[str]]:
+        """Keep the fan-out of these groups until somebody here follows them; gives the names to `join`.
+
+        What nobody follows at the end is left again.
+        """
+        names = list(conversations)
+        self._joining.update(names)
+        try:
+            yield [f"conversation.{name}" for name in names]
+        finally:
+            self._joining.subtract(names)
+            for name in names:
+                if self._joining[name] <= 0:
+                    del self._joining[name]
+                if name not in self.hub.topics:
+                    self.abandon(name)
+
+    def abandon(self, conversation: str) -> None:
+        """Nobody here follows a group any more: leave it soon, with others, unless somebody does by then."""
+        if self.layer is None or self.draining:
+            # Nothing was joined, or all is left at once.
+            return
+        self._abandoned.add(conversation)
+        if self._leaving is None:
+            self._leaving = self.spawn(self._leave_abandoned())
+
+    async def _leave_abandoned(self) -> None:
+        try:
+            while self._abandoned:
+                await asyncio.sleep(LEAVE_PATIENCE)
+                abandoned, self._abandoned = self._abandoned, set()
+                await self.leave([
+                    f"conversation.{name}"
+                    for name in abandoned
+                    if name not in self.hub.topics and not self._joining[name]
+                ])  # fmt: skip
+        finally:
+            self._leaving = None
 
     def left(self, user: str) -> None:
         """A user's last socket here is gone: leave the groups, unless they are back by then."""

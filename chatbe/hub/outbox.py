@@ -36,6 +36,10 @@ class State(IntEnum):
     CLOSED = 4
 
 
+UNKNOWN = -1
+"""In place of a rev: the socket does not know a group that its user has just joined."""
+UNSURE = -2
+"""The same, and perhaps it still holds what it knew of the group before its user left it."""
 ACKS_KEPT = 256
 """Acks that may wait for their place; at that many the socket is not read."""
 
@@ -111,8 +115,16 @@ class Outbox:
         elif state is State.LAGGING:
             self._note(conversation, rev)
 
-    def offer_ack(self, conversation: str, rev: int, ack: frames.Ack, opening: bytes = b"") -> None:
-        """The ack that stands for the change with this rev; `opening` is the frame of an event before it."""
+    def offer_ack(
+        self, conversation: str, rev: int, ack: frames.Ack, opening: bytes = b"", frame: bytes = b""
+    ) -> None:
+        """The ack that stands for the change with this rev; `opening` is the frame of an event before it.
+
+        A `ChangeAck` follows the change's own `frame`.
+        """
+        if isinstance(ack, frames.ChangeAck):
+            self._offer_change_ack(conversation, rev, ack, frame)
+            return
         state = self.state
         if state is State.WAITING:
             self.answer(ack)
@@ -131,6 +143,14 @@ class Outbox:
         elif state is State.LAGGING:
             self._note(conversation, rev)
             self._keep_ack(conversation, rev, ack)
+
+    def _offer_change_ack(self, conversation: str, rev: int, ack: frames.Ack, frame: bytes) -> None:
+        self.offer_change(conversation, rev, frame)
+        if self.state in (State.LAGGING, State.CATCHING_UP):
+            # It goes out when the change does.
+            self._keep_ack(conversation, rev, ack)
+        else:
+            self.answer(ack)
 
     def offer_ack_apart(self, conversation: str, rev: int, ack: frames.Ack) -> None:
         """The ack of a change that the hub cannot place in this socket's stream.
@@ -168,6 +188,13 @@ class Outbox:
         elif self.state in (State.LAGGING, State.CATCHING_UP):
             self.lag[conversation] = min(position, self.lag.get(conversation, position))
 
+    def begin_anew(self, conversation: str) -> None:
+        """The user has just joined a group: its stream begins with the group itself, read from the database."""
+        if self.state is State.LIVE:
+            self.fall_behind(conversation, UNKNOWN)
+        elif conversation not in self.lag:
+            self.fall_behind(conversation, UNSURE)
+
     # --- answers -----------------------------------------------------------------------------------
 
     def answer(self, event: frames.Event) -> None:
@@ -198,14 +225,14 @@ class Outbox:
         for conversation, rev, frame in held:
             passed = conversation != "" and rev <= cursors.get(conversation, 0)
             ack = self.acks.pop((conversation, rev), None) if self.acks else None
+            if frame and not passed and (ack is None or isinstance(ack, frames.ChangeAck)):
+                self.transport.write_frames(frame)
             if ack is not None:
                 if passed:
                     ack.duplicate = True
                 elif self.openings and conversation in self.openings:
                     self.transport.write_frames(self.openings.pop(conversation))
                 self.answer(ack)
-            elif frame and not passed:
-                self.transport.write_frames(frame)
         for ack in (self.acks or {}).values():
             # What it stood for has been superseded, and the stream has the newer state.
             ack.duplicate = True

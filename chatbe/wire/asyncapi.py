@@ -25,7 +25,7 @@ query string or, from a browser, as the subprotocol `otp.<value>` beside `chatbe
 event comes before the client's `sync`."""
 
 ANSWERS: Final[Mapping[type[frames.Command], tuple[type[frames.Event], ...]]] = {
-    frames.Sync: (frames.Conversation, frames.Message, frames.Marks, frames.Synced),
+    frames.Sync: (frames.Conversation, frames.Message, frames.Marks, frames.Muted, frames.Synced),
     frames.Send: (frames.Ack,),
     frames.Edit: (frames.Ack,),
     frames.Delete: (frames.Ack,),

@@ -14,6 +14,10 @@ MAX_UP_BYTES = 64 * 1024
 MAX_DOWN_BYTES = 256 * 1024
 """The largest frame that the server sends."""
 MAX_BODY_CHARACTERS = 4000
+MAX_REACTION_KINDS = 20
+"""Different emoji on one message."""
+REACTION_NAMES = 50
+"""So many who reacted with one emoji are named."""
 
 Ref = Annotated[str, Meta(max_length=64, description="Chosen by the client, repeated in the answer.")]
 Seq = Annotated[int, Meta(ge=1, le=2**53 - 1, description="A message's place in its conversation.")]
@@ -38,7 +42,11 @@ class Reaction(Struct):
 
 
 class MessageObject(Struct):
-    """A message in its latest state. A deleted one has a null body; an erased account's a null sender."""
+    """A message in its latest state. A deleted one has a null body; an erased account's a null sender.
+
+    `mentions` names the members whom the body mentions, `all` for everyone; it is left out where
+    there are none.
+    """
 
     id: Id
     conversation: Id
@@ -53,6 +61,7 @@ class MessageObject(Struct):
     created_at: Time
     edited_at: Time | None
     deleted_at: Time | None
+    mentions: list[str] | UnsetType = UNSET
 
 
 class Member(Struct):
@@ -63,7 +72,10 @@ class Member(Struct):
 
 
 class ConversationObject(Struct):
-    """A conversation as all its members see it; `members` names up to 100 of them."""
+    """A conversation as all its members see it; `members` names up to 100 of them.
+
+    `history` says what who joins a group may read: `joined` (from joining on) or `all`.
+    """
 
     id: Id
     kind: str
@@ -73,6 +85,8 @@ class ConversationObject(Struct):
     member_count: int
     members: list[Member]
     created_at: Time
+    description: str
+    history: str | None
 
 
 class Friend(Struct):
@@ -221,8 +235,9 @@ class Message(Event, tag="message"):
 class Ack(Event, tag="ack"):
     """The answer to `send`, `edit`, `delete` and `react`, after the commit.
 
-    With `duplicate: false` it stands for the event with that rev in this socket's stream; with
-    `true` its rev is the message's present one and stands for nothing.
+    To a `send` and with `duplicate: false` it stands for the event with that rev in this socket's
+    stream; the others' change itself comes as `message`, before its ack. With `true` nothing was
+    changed: its rev is the message's present one and stands for nothing. `mentions` is the message's.
     """
 
     ref: str | None
@@ -233,12 +248,18 @@ class Ack(Event, tag="ack"):
     client_id: Id | None
     created_at: Time
     duplicate: bool = False
+    mentions: list[str] | UnsetType = UNSET
+
+
+class ChangeAck(Ack, tag="ack"):
+    """An ack that does not stand for its change: the change's event goes out before it."""
 
 
 class Conversation(Event, tag="conversation"):
     """A conversation was made, renamed, or its members changed.
 
-    `member: false`: I am no longer in it. `reset: true`: my rev was ahead of the database; drop
+    `member: false`: I am no longer in it, drop what I hold of it; then the object names neither
+    title nor members. `reset: true`: my rev was ahead of the database; drop
     what I hold of it and page the history.
     """
 
@@ -264,7 +285,11 @@ class Contact(Event, tag="contact"):
 
 
 class Receipt(Event, tag="receipt"):
-    """A member's marks: they have read and were delivered everything up to these seqs."""
+    """A member's marks: they have read and were delivered everything up to these seqs.
+
+    Marks only rise. Where either side has turned read receipts off, `read` is 0. In groups of more
+    than 100 members only one's own marks are told.
+    """
 
     conversation: Id
     username: str
@@ -281,9 +306,17 @@ class TypingEvent(Event, tag="typing"):
 
 
 class Marks(Event, tag="marks"):
-    """Every member's marks, `{conversation: {username: [read, delivered]}}`; one or more before `synced`."""
+    """Every member's marks, `{conversation: {username: [read, delivered]}}`; one or more before `synced`,
+    and when somebody joins a group. As in `receipt`, some are not told."""
 
     marks: dict[Id, dict[str, tuple[int, int]]]
+
+
+class Muted(Event, tag="muted"):
+    """I muted a conversation until that time, or (null) no longer. Before `synced`, for all that ever were."""
+
+    conversation: Id
+    until: Time | None
 
 
 class Synced(Event, tag="synced"):
@@ -321,6 +354,6 @@ class Bye(Event, tag="bye"):
 
 COMMANDS: tuple[type[Command], ...] = (Sync, Send, Edit, Delete, React, Read, Delivered, Typing, Heartbeat)
 EVENTS: tuple[type[Event], ...] = (
-    Welcome, Friends, Message, Ack, Conversation, Presence, Contact, Receipt, TypingEvent, Marks, Synced,
-    HeartbeatEvent, Error, Bye,
+    Welcome, Friends, Message, Ack, Conversation, Presence, Contact, Receipt, TypingEvent, Marks, Muted,
+    Synced, HeartbeatEvent, Error, Bye,
 )  # fmt: skip

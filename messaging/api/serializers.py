@@ -6,15 +6,23 @@ The fields take what JSON calls a string or a number, and nothing that could be 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from chatbe.api import UsernameField
+from chatbe.api import LineField, UsernameField
+from chatbe.core import clock
 from chatbe.wire import frames
 from messaging.api.paging import GREATEST
-from messaging.models import Conversation
+from messaging.models import Conversation, Membership
+
+TITLE_MAX: Final = 100
+DESCRIPTION_MAX: Final = 500
+MEMBERS_AT_ONCE: Final = 5000
+"""So many people one request may name."""
+_END_OF_TIME: Final = datetime(9000, 1, 1, tzinfo=UTC)
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 
@@ -59,10 +67,82 @@ class ClientIdField(serializers.UUIDField):
 
 
 class ConversationSerializer(serializers.Serializer[Any]):
-    """A direct conversation, with one other person."""
+    """A direct conversation with one other person, or a group."""
 
-    kind = serializers.ChoiceField([Conversation.Kind.DIRECT])
-    username = UsernameField(help_text="The other person.")
+    kind = serializers.ChoiceField(Conversation.Kind.choices)
+    username = UsernameField(required=False, help_text="The other person; for `direct`.")
+    title = LineField(required=False, max_length=TITLE_MAX, help_text="For `group`.")
+    description = LineField(required=False, max_length=DESCRIPTION_MAX, allow_blank=True, default="")
+    history = serializers.ChoiceField(
+        Conversation.History.choices,
+        default=Conversation.History.JOINED,
+        help_text="What who is added later may read: from joining on, or all.",
+    )
+    members = serializers.ListField(
+        child=UsernameField(),
+        default=list,
+        max_length=MEMBERS_AT_ONCE,
+        help_text="For `group`: the others; I am its owner.",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Each kind has a field that it cannot do without."""
+        needed = "username" if attrs["kind"] == Conversation.Kind.DIRECT else "title"
+        if needed not in attrs:
+            raise serializers.ValidationError({needed: ["This field is required."]}, code="required")
+        return attrs
+
+
+class GroupSerializer(serializers.Serializer[Any]):
+    """What may be changed about a group; what is left out stays."""
+
+    title = LineField(required=False, max_length=TITLE_MAX)
+    description = LineField(required=False, max_length=DESCRIPTION_MAX, allow_blank=True)
+    history = serializers.ChoiceField(Conversation.History.choices, required=False)
+
+
+class MembersSerializer(serializers.Serializer[Any]):
+    """Whom to add."""
+
+    usernames = serializers.ListField(child=UsernameField(), min_length=1, max_length=MEMBERS_AT_ONCE)
+
+
+class RoleSerializer(serializers.Serializer[Any]):
+    """A member's role."""
+
+    role = serializers.ChoiceField(Membership.Role.choices, help_text="`owner` hands the group over.")
+
+
+class GroupMemberSerializer(serializers.Serializer[Any]):
+    """A member of a conversation."""
+
+    username = serializers.CharField(source="user.username")
+    role = serializers.ChoiceField(Membership.Role.choices)
+    joined_at = serializers.DateTimeField(source="created_at")
+
+
+class ReaderSerializer(serializers.Serializer[Any]):
+    """Someone who has read a message."""
+
+    username = serializers.CharField(source="user.username")
+
+
+class MuteSerializer(serializers.Serializer[Any]):
+    """Until when a conversation is muted."""
+
+    until = serializers.DateTimeField(allow_null=True, help_text="A time to come; null: no longer muted.")
+
+    def validate_until(self, value: datetime | None) -> datetime | None:
+        """A time that has passed mutes nothing; one that no database can hold is none."""
+        if value is not None and not clock.now() < value < _END_OF_TIME:
+            raise serializers.ValidationError("A time to come.", code="invalid")
+        return value
+
+
+class EditSerializer(serializers.Serializer[Any]):
+    """A new body."""
+
+    body = BodyField()
 
 
 class SendSerializer(serializers.Serializer[Any]):

@@ -25,9 +25,10 @@ from chatbe.api import BucketThrottle, problem_responses
 from chatbe.core.errors import FieldError, Invalid
 from chatbe.structs import struct_response
 from chatbe.wire import frames
-from messaging import selectors, services, stream
+from messaging import groups, selectors, services, stream
 from messaging.api import paging, serializers
 from messaging.api.paging import Direction
+from messaging.models import Conversation
 from messaging.selectors import Position
 
 # --- answers ------------------------------------------------------------------------------------------------
@@ -59,14 +60,14 @@ class Changes(msgspec.Struct):
 
 # --- for OpenAPI --------------------------------------------------------------------------------------------
 
-_ID: Final = OpenApiParameter("conversation", OpenApiTypes.UUID, OpenApiParameter.PATH)
+ID: Final = OpenApiParameter("conversation", OpenApiTypes.UUID, OpenApiParameter.PATH)
 _NUMBER: Final = {"type": "integer", "minimum": 0, "maximum": paging.GREATEST}
 _LIMIT: Final = OpenApiParameter(
     "limit",
     {"type": "integer", "minimum": 1, "maximum": paging.GREATEST, "default": paging.PAGE},
     description=f"Results per page; more than {paging.MOST} gives that many.",
 )
-_MESSAGE_EXAMPLE: Final = {
+MESSAGE_EXAMPLE: Final = {
     "id": "0198c0de-0000-7000-8000-000000000020",
     "conversation": "0198c0de-0000-7000-8000-000000000010",
     "seq": 7,
@@ -90,12 +91,15 @@ _CONVERSATION_EXAMPLE: Final = {
     "member_count": 2,
     "members": [{"username": "alice", "role": "member"}, {"username": "bob", "role": "member"}],
     "created_at": "2026-01-30T08:00:00.000000Z",
+    "description": "",
+    "history": None,
     "role": "member",
     "unread": 1,
+    "unread_mentions": 0,
     "read_seq": 6,
     "delivered_seq": 7,
     "muted_until": None,
-    "last_message": _MESSAGE_EXAMPLE,
+    "last_message": MESSAGE_EXAMPLE,
     "peer_read_seq": 7,
     "peer_delivered_seq": 7,
 }
@@ -112,6 +116,13 @@ class OpenThrottle(BucketThrottle):
     """Each new conversation is a row for ever."""
 
     capacity = 100
+    rate = 1.0
+
+
+class GroupThrottle(BucketThrottle):
+    """Each change of a group is told to all its members."""
+
+    capacity = 60
     rate = 1.0
 
 
@@ -173,18 +184,36 @@ class ConversationsView(generics.GenericAPIView[Any]):
         responses={
             200: OpenApiResponse(selectors.MyConversation, description="It was there already."),
             201: OpenApiResponse(selectors.MyConversation, description="Made."),
-            **problem_responses(404),
+            **problem_responses(
+                s403="`blocked`: somebody does not let me add them.", s404="There is no such user."
+            ),
         },
         examples=[
             OpenApiExample("with bob", {"kind": "direct", "username": "bob"}, request_only=True),
+            OpenApiExample(
+                "a group", {"kind": "group", "title": "Lunch", "members": ["bob", "carol"]}, request_only=True
+            ),
             OpenApiExample("direct", _CONVERSATION_EXAMPLE, response_only=True, status_codes=["200", "201"]),
         ],
     )
     def post(self, request: Request) -> Response:
-        """The direct conversation with someone, one per pair for ever. Empty, it is in nobody's list."""
+        """The direct conversation with someone, one per pair for ever (empty, it is in nobody's list); or a new group,
+        whose owner I am."""
         user = current_user(request)
         fields = valid(serializers.ConversationSerializer(data=request.data))
-        conversation, created = services.conversation_direct(user=user, username=fields["username"])
+        if fields["kind"] == Conversation.Kind.DIRECT:
+            conversation, created = services.conversation_direct(user=user, username=fields["username"])
+        else:
+            conversation, created = (
+                groups.group_create(
+                    owner=user,
+                    title=fields["title"],
+                    description=fields["description"],
+                    history=fields["history"],
+                    usernames=fields["members"],
+                ),
+                True,
+            )
         return struct_response(
             selectors.my_conversation(user=user, conversation=conversation.pk),
             status.HTTP_201_CREATED if created else status.HTTP_200_OK,
@@ -194,11 +223,15 @@ class ConversationsView(generics.GenericAPIView[Any]):
 class ConversationView(APIView):
     """One of my conversations."""
 
+    def get_throttles(self) -> list[BaseThrottle]:
+        """Only changes are limited: all members are told of them."""
+        return [] if self.request.method == "GET" else [GroupThrottle()]
+
     @extend_schema(
         summary="Read a conversation",
         tags=["conversations"],
         operation_id="conversations_retrieve",
-        parameters=[_ID],
+        parameters=[ID],
         responses={200: selectors.MyConversation},
         examples=[OpenApiExample("direct", _CONVERSATION_EXAMPLE, response_only=True)],
     )
@@ -207,6 +240,40 @@ class ConversationView(APIView):
         return struct_response(
             selectors.my_conversation(user=current_user(request), conversation=conversation)
         )
+
+    @extend_schema(
+        summary="Rename or describe a group",
+        tags=["groups"],
+        operation_id="conversations_update",
+        request=serializers.GroupSerializer,
+        parameters=[ID],
+        responses={
+            200: selectors.MyConversation,
+            **problem_responses(s403="Its owner and admins may."),
+        },
+        examples=[OpenApiExample("another title", {"title": "Lunch on Friday"}, request_only=True)],
+    )
+    def patch(self, request: Request, conversation: UUID) -> Response:
+        """What is left out stays. All members are told, and of a new title by a system message too."""
+        user = current_user(request)
+        fields = valid(serializers.GroupSerializer(data=request.data))
+        groups.group_update(actor=user, conversation=conversation, **fields)
+        return struct_response(selectors.my_conversation(user=user, conversation=conversation))
+
+    @extend_schema(
+        summary="Dissolve a group",
+        tags=["groups"],
+        operation_id="conversations_dissolve",
+        parameters=[ID],
+        responses={
+            204: OpenApiResponse(description="Done; no body."),
+            **problem_responses(s403="Its owner may."),
+        },
+    )
+    def delete(self, request: Request, conversation: UUID) -> Response:
+        """Nobody is a member any more, and nobody reads it again."""
+        groups.group_dissolve(actor=current_user(request), conversation=conversation)
+        return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class MessagesView(generics.GenericAPIView[Any]):
@@ -224,7 +291,7 @@ class MessagesView(generics.GenericAPIView[Any]):
         tags=["messages"],
         operation_id="messages_list",
         parameters=[
-            _ID,
+            ID,
             OpenApiParameter("before", _NUMBER, description="Messages with a lower seq than this."),
             OpenApiParameter("after", _NUMBER, description="Messages with a higher seq than this."),
             _LIMIT,
@@ -232,7 +299,7 @@ class MessagesView(generics.GenericAPIView[Any]):
         responses={200: Messages},
         examples=[
             OpenApiExample(
-                "one", {"results": [_MESSAGE_EXAMPLE], "next": None, "previous": None}, response_only=True
+                "one", {"results": [MESSAGE_EXAMPLE], "next": None, "previous": None}, response_only=True
             )
         ],
     )
@@ -254,7 +321,7 @@ class MessagesView(generics.GenericAPIView[Any]):
     @extend_schema(
         summary="Send a message",
         tags=["messages"],
-        parameters=[_ID],
+        parameters=[ID],
         responses={
             200: OpenApiResponse(frames.MessageObject, description="Stored before, by the same `client_id`."),
             201: OpenApiResponse(frames.MessageObject, description="Stored."),
@@ -267,10 +334,10 @@ class MessagesView(generics.GenericAPIView[Any]):
         examples=[
             OpenApiExample(
                 "a question",
-                {"client_id": _MESSAGE_EXAMPLE["client_id"], "body": _MESSAGE_EXAMPLE["body"]},
+                {"client_id": MESSAGE_EXAMPLE["client_id"], "body": MESSAGE_EXAMPLE["body"]},
                 request_only=True,
             ),
-            OpenApiExample("stored", _MESSAGE_EXAMPLE, response_only=True, status_codes=["200", "201"]),
+            OpenApiExample("stored", MESSAGE_EXAMPLE, response_only=True, status_codes=["200", "201"]),
         ],
     )
     def post(self, request: Request, conversation: UUID) -> Response:
@@ -296,7 +363,7 @@ class ChangesView(APIView):
         tags=["messages"],
         operation_id="changes_list",
         parameters=[
-            _ID,
+            ID,
             OpenApiParameter(
                 "since", {**_NUMBER, "default": 0}, description="The rev that is known; 0: nothing is."
             ),
@@ -306,7 +373,7 @@ class ChangesView(APIView):
         examples=[
             OpenApiExample(
                 "one",
-                {"results": [{"type": "message", "message": _MESSAGE_EXAMPLE}], "rev": 9, "more": False},
+                {"results": [{"type": "message", "message": MESSAGE_EXAMPLE}], "rev": 9, "more": False},
                 response_only=True,
             )
         ],
@@ -322,6 +389,24 @@ class ChangesView(APIView):
         return Response({"results": msgspec.to_builtins(events), "rev": rev, "more": more})
 
 
+class MuteView(APIView):
+    """Whether I have muted a conversation."""
+
+    @extend_schema(
+        summary="Mute a conversation",
+        tags=["conversations"],
+        request=serializers.MuteSerializer,
+        parameters=[ID],
+        responses={204: OpenApiResponse(description="Done; no body.")},
+        examples=[OpenApiExample("for a while", {"until": "2036-01-31T12:00:00.000000Z"}, request_only=True)],
+    )
+    def put(self, request: Request, conversation: UUID) -> Response:
+        """Until a time, or (null) no longer. It goes on as before; my devices are told and keep quiet. Repeatable."""
+        fields = valid(serializers.MuteSerializer(data=request.data))
+        groups.conversation_mute(user=current_user(request), conversation=conversation, until=fields["until"])
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
 class ReadView(APIView):
     """My read mark."""
 
@@ -329,7 +414,7 @@ class ReadView(APIView):
         summary="Move my read mark",
         tags=["messages"],
         request=serializers.ReadSerializer,
-        parameters=[_ID],
+        parameters=[ID],
         responses={204: OpenApiResponse(description="Done; no body.")},
         examples=[OpenApiExample("up to the seventh", {"seq": 7}, request_only=True)],
     )

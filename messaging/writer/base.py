@@ -22,6 +22,8 @@ class Item:
     client_id: str
     body: str
     reply_to: int | None
+    names: tuple[str, ...] = ()
+    """Whom the body may mention; see `messaging.mentions`."""
 
 
 @dataclass(slots=True)
@@ -39,6 +41,8 @@ class Verdict:
     id: str = ""
     conversation: str = ""
     created_at: str = ""
+    mentions: str = ""
+    """The names of those whom it mentions, with blanks between."""
 
 
 class BatchFailed(Exception):

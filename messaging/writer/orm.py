@@ -16,7 +16,8 @@ from django.db.models import Q
 
 from accounts.models import Block, Contact, User
 from chatbe.core import clock
-from messaging.models import Conversation, Membership, Message
+from messaging import mentions
+from messaging.models import Conversation, Membership, Mention, Message
 from messaging.writer.base import BatchFailed, DatabaseAway, Item, Verdict
 
 
@@ -51,6 +52,7 @@ class _Batch:
         self.look_up()
         taken: Counter[UUID] = Counter()
         rows: list[Message] = []
+        mentioned: list[Mention] = []
         stamp = clock.timestamp(self.now)
         # All are judged before any is stored: an answer to a message of this batch comes too early for it.
         verdicts = [self.judge(item) for item in self.batch]
@@ -75,10 +77,16 @@ class _Batch:
                     )
                 )
                 membership = self.memberships[conversation.id, UUID(item.sender)]
+                if item.names:
+                    resolved = mentions.resolve(conversation, membership, item.names)
+                    rows[-1].mentions = mentions.column(resolved)
+                    verdict.mentions = rows[-1].mentions or ""
+                    mentioned += mentions.rows(rows[-1], resolved)
                 membership.read_seq = membership.delivered_seq = verdict.seq
                 membership.wrote = True
                 self.moved.add(membership)
         Message.objects.bulk_create(rows)
+        Mention.objects.bulk_create(mentioned)
         for key, count in taken.items():
             conversation = self.conversations[key]
             conversation.head_rev += count
@@ -142,6 +150,7 @@ class _Batch:
                 str(old.id),
                 str(old.conversation_id),
                 clock.timestamp(old.created_at),
+                old.mentions or "",
             )
         conversation = self.conversations.get(UUID(item.conversation))
         if conversation is None:

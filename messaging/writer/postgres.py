@@ -26,7 +26,9 @@ from messaging.writer.base import BatchConflicts, BatchFailed, DatabaseAway, Ite
 logger = logging.getLogger("messaging.writer")
 
 FUNCTIONS = (Path(__file__).parent / "postgres.sql").read_text()
+MENTIONS_FUNCTION = (Path(__file__).parent / "mentions.sql").read_text()
 BATCH = "SELECT * FROM messaging_write({}::json, {}::timestamptz, {}::text, {}::boolean)"
+MENTIONS = "SELECT * FROM messaging_write_mentions({}::json, {}::timestamptz, {}::text, {}::boolean)"
 ONE = (
     "SELECT * FROM messaging_write_one({}::uuid, {}::uuid, {}::uuid, {}::uuid, {}::text, {}::bigint,"
     " {}::timestamptz, {}::text)"
@@ -60,8 +62,9 @@ def call(
 ) -> list[Verdict]:
     """Call the batch function on any connection, also within a transaction of the caller's; blocking."""
     stamp = clock.timestamp(now)
+    statement = MENTIONS if _mentioning(batch) else BATCH
     rows = raw.execute(
-        BATCH.format("%s", "%s", "%s", "%s"), (_items(batch).decode(), stamp, policy, wait)
+        statement.format("%s", "%s", "%s", "%s"), (_items(batch).decode(), stamp, policy, wait)
     ).fetchall()
     return [
         _verdict(item, stamp, *(value if value is None else str(value) for value in row))
@@ -69,15 +72,24 @@ def call(
     ]
 
 
+def _mentioning(batch: Sequence[Item]) -> bool:
+    return any(item.names for item in batch)
+
+
 def _items(batch: Sequence[Item]) -> bytes:
     """The batch as the function's JSON."""
-    return msgspec.json.encode([
+    rows = [
         {
             "i": item.id, "c": item.conversation, "s": item.sender, "k": item.client_id, "b": item.body,
             "r": item.reply_to,
         }
         for item in batch
-    ])  # fmt: skip
+    ]  # fmt: skip
+    if _mentioning(batch):
+        for row, item in zip(rows, batch, strict=True):
+            if item.names:
+                row["m"] = " ".join(item.names)
+    return msgspec.json.encode(rows)
 
 
 def _verdict(  # noqa: PLR0917 - a row's columns
@@ -89,12 +101,13 @@ def _verdict(  # noqa: PLR0917 - a row's columns
     stored: Any,
     conversation: Any,
     created_at: Any,
+    mentions: Any = None,
 ) -> Verdict:
     """One row of the function's answer."""
     if code == "ok":
-        return Verdict(code, int(seq), int(rev), item.id, item.conversation, stamp)
+        return Verdict(code, int(seq), int(rev), item.id, item.conversation, stamp, mentions or "")
     if code == "repeat":
-        return Verdict(code, int(seq), int(rev), stored, conversation, created_at)
+        return Verdict(code, int(seq), int(rev), stored, conversation, created_at, mentions or "")
     return Verdict(code or "locked")
 
 
@@ -147,7 +160,7 @@ class PostgresBackend:
             self._opening = self._loop.create_task(self._open(batch, now, policy, wait, done))
             return
         stamp = clock.timestamp(now)
-        if len(batch) == 1 and not wait:
+        if len(batch) == 1 and not wait and not batch[0].names:
             item = batch[0]
 
             def alone(answer: Sequence[pq.abc.PGresult] | Exception) -> None:
@@ -199,7 +212,9 @@ class PostgresBackend:
                 done(answer if isinstance(answer, Exception) else _verdicts(batch, stamp, answer[0]))
 
         self._send(
-            b"batch", [_items(batch), stamp.encode(), policy.encode(), b"t" if wait else b"f"], together
+            b"mentions" if _mentioning(batch) else b"batch",
+            [_items(batch), stamp.encode(), policy.encode(), b"t" if wait else b"f"],
+            together,
         )
 
     async def _open(
@@ -226,7 +241,7 @@ class PostgresBackend:
 
     def _prepared(self) -> psycopg.Connection[Any]:
         raw = self._connect()
-        for name, text, count in ((b"one", ONE, 8), (b"batch", BATCH, 4)):
+        for name, text, count in ((b"one", ONE, 8), (b"batch", BATCH, 4), (b"mentions", MENTIONS, 4)):
             statement = text.format(*(f"${number}" for number in range(1, count + 1)))
             result = raw.pgconn.prepare(name, statement.encode())
             if result.status != pq.ExecStatus.COMMAND_OK:
@@ -338,7 +353,7 @@ def _verdicts(batch: Sequence[Item], stamp: str, result: pq.abc.PGresult) -> lis
     verdicts = []
     for row, item in enumerate(batch):
         code = value(row, 0)
-        if code == b"ok":
+        if code == b"ok" and not item.names:
             verdicts.append(
                 Verdict(
                     "ok", int(value(row, 1) or 0), int(value(row, 2) or 0), item.id, item.conversation, stamp

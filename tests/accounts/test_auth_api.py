@@ -55,6 +55,7 @@ def test_registering_answers_with_the_user_and_keeps_names_in_lower_case(strange
         "email": "alice@example.org",
         "display_name": "Alice L.",
         "created_at": clock.timestamp(user.created_at),
+        "read_receipts": True,
     }
     assert user.password.startswith("argon2$argon2id$")
 

@@ -36,7 +36,7 @@ class Database:
         self.reads: list[int] = []
         self.page = 100
 
-    def gap(self, conversation: str, after: int) -> Gap:
+    def gap(self, conversation: str, after: int, followers: dict[str, int]) -> Gap:
         self.reads.append(after)
         if self.away:
             self.away -= 1

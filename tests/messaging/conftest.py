@@ -38,7 +38,9 @@ class World:
     def group(self, *members: User | Device, title: str = "Group") -> Conversation:
         """A group that has begun: its making took the first rev."""
         users = [member.user if isinstance(member, Device) else member for member in members]
-        made = Conversation.objects.create(kind="group", title=title, head_rev=1, state_rev=1)
+        made = Conversation.objects.create(
+            kind="group", title=title, head_rev=1, state_rev=1, member_count=len(users)
+        )
         roles = ["owner", *["member"] * (len(users) - 1)]
         for user, role in zip(users, roles, strict=True):
             Membership.objects.create(conversation=made, user=user, role=role, joined_rev=1)
@@ -58,9 +60,24 @@ def consistent(conversation: UUID) -> None:
         assert row.head_rev in {*revs, row.state_rev}
     for member in Membership.objects.filter(conversation=row):
         assert 0 <= member.read_seq <= member.delivered_seq <= row.last_seq
-        mine = [message.seq for message in messages if message.sender_id == member.user_id]
+        mine = [
+            message.seq
+            for message in messages
+            if message.sender_id == member.user_id and message.kind == "text"
+        ]
         assert member.wrote == bool(mine)
         assert member.read_seq >= max(mine, default=0)
+    active = Membership.objects.filter(conversation=row, active=True)
+    if row.kind == "group":
+        assert row.member_count == active.count()
+        owners = [member.user_id for member in active if member.role == "owner"]
+        assert len(owners) == (1 if row.member_count else 0)
+    for message in messages:
+        if message.deleted_at is not None:
+            assert (message.body, message.mentions, message.reacted) == (None, None, False)
+            assert not message.versions.exists()
+            assert not message.mentioned.exists()
+        assert message.reacted == message.reactions.exists()
 
 
 @pytest.fixture

@@ -78,6 +78,7 @@ def test_a_direct_conversation_is_made_once_per_pair(world: World) -> None:
         "id": str(Conversation.objects.get().pk), "kind": "direct", "title": None, "rev": 0, "last_seq": 0,
         "member_count": 2, "role": "member", "unread": 0, "read_seq": 0, "delivered_seq": 0,
         "muted_until": None, "last_message": None, "peer_read_seq": 0, "peer_delivered_seq": 0,
+        "description": "", "history": None, "unread_mentions": 0,
     }  # fmt: skip
     for device, name in ((alice, "bob"), (bob, "alice")):
         again = device.post("/v1/conversations", kind="direct", username=name)
@@ -92,7 +93,11 @@ def test_a_direct_conversation_is_made_once_per_pair(world: World) -> None:
         ({"kind": "direct", "username": "b"}, "username"),
         ({"kind": "direct", "username": 7}, "username"),
         ({"kind": "direct", "username": None}, "username"),
-        ({"kind": "group", "title": "Us", "members": ["bob"]}, "kind"),
+        ({"kind": "group", "members": ["bob"]}, "title"),
+        ({"kind": "group", "title": " ", "members": ["bob"]}, "title"),
+        ({"kind": "group", "title": "Us", "members": "bob"}, "members"),
+        ({"kind": "group", "title": "Us", "members": [], "history": "none"}, "history"),
+        ({"kind": "crowd", "title": "Us"}, "kind"),
         ({"kind": ["direct"], "username": "bob"}, "kind"),
     ],
 )

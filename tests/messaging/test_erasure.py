@@ -64,7 +64,8 @@ def test_each_conversation_has_its_own_revs(
     world.say(alice, group, "to all", "to all again")
     left = world.group(bob, alice).pk
     world.say(alice, left, "before leaving")
-    Membership.objects.filter(conversation=left, user=alice.user).update(active=False)
+    Membership.objects.filter(conversation=left, user=alice.user).update(active=False, role="member")
+    Conversation.objects.filter(pk=left).update(member_count=1)
     unrelated = UUID(world.say(bob, "carol", "not about alice")[0].conversation)
     fanned_out.clear()
     with django_capture_on_commit_callbacks(execute=True):

@@ -44,7 +44,10 @@ class Node:
     async def call(self, function: Any, *, moves: dict[tuple[str, str], tuple[int, int]]) -> Any:
         if isinstance(self.answer, Exception):
             raise self.answer
-        return {key: Mark(key[0], None, "bob", *move) for key, move in moves.items()}
+        return {
+            key: Mark(key[0], None, key[1], "bob", *move, private=False, shown=True, was_delivered=True)
+            for key, move in moves.items()
+        }
 
 
 def part_on(answer: Any) -> MessagingPart:

@@ -176,6 +176,7 @@ class StreamMachine(RuleBasedStateMachine):
     """Processes, devices, a database and everything that goes wrong between them."""
 
     world: World
+    client: type[Device] = Device
 
     @initialize(seed=st.integers(0, 2**32), processes=st.integers(1, 3))
     def begin(self, seed: int, processes: int) -> None:
@@ -255,7 +256,7 @@ class StreamMachine(RuleBasedStateMachine):
         self.sign_in(user, process, others)
 
     def sign_in(self, user: int, process: int, others: str) -> None:
-        device = Device(self.users[user], others)
+        device = self.client(self.users[user], others)
         self.devices.append(device)
         device.connect(self.world, self.processes[process % len(self.processes)])
 

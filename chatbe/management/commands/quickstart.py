@@ -34,7 +34,9 @@ class Command(BaseCommand):
         sign_ins = demo.seed_demo()
         if sign_ins:
             self._show(sign_ins, f"{host}:{port}")
-        self.stdout.write(f"Try the API on http://{host}:{port}/v1/docs. Ctrl-C stops.")
+        self.stdout.write(
+            f"Chat on http://{host}:{port}/, try the API on http://{host}:{port}/v1/docs. Ctrl-C stops."
+        )
         connections.close_all()
         call_command("serve", host=host, port=port)
 

@@ -1,0 +1,272 @@
+"""The page at /, in a real Chromium."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import uuid
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.support.people import PASSWORD, Person, befriend, new_name
+from tests.support.processes import AppServer, Deployment
+from tests.web.browser import PATIENCE, Device
+
+MakeDevice = Callable[..., Device]
+FIRST_LOAD = 100 * 1024
+"""Bytes of script and style, compressed."""
+
+expect.set_options(timeout=PATIENCE)
+
+
+def pair(servers: list[AppServer]) -> tuple[Person, Person]:
+    """Two people, contacts of each other."""
+    alice, bob = Person(servers[0].url, new_name("alice")), Person(servers[1].url, new_name("bob"))
+    befriend(alice, bob)
+    return alice, bob
+
+
+def conversation(one: Person, other: Person, *bodies: str) -> str:
+    """Their conversation, with messages of the first."""
+    answer = one.http.post("/v1/conversations", json={"kind": "direct", "username": other.username})
+    identity: str = answer.json()["id"]
+    for body in bodies:
+        one.http.post(
+            f"/v1/conversations/{identity}/messages", json={"client_id": str(uuid.uuid4()), "body": body}
+        ).raise_for_status()
+    return identity
+
+
+def opened(device: Device, person: Person, identity: str) -> Page:
+    """A signed-in page that shows a conversation."""
+    page = device.sign_in(person.username)
+    page.evaluate(f"location.hash = '#/c/{identity}'")
+    page.locator(".thread-head h2").wait_for()
+    return page
+
+
+def write(page: Page, body: str) -> None:
+    """Type a message and send it."""
+    page.get_by_label("Message", exact=True).fill(body)
+    page.get_by_label("Message", exact=True).press("Enter")
+
+
+def shown(page: Page) -> list[str]:
+    """The bodies that can be seen, in their order."""
+    return page.locator(".row .body").all_inner_texts()
+
+
+def test_two_people_sign_up_become_contacts_and_chat(device: MakeDevice, servers: list[AppServer]) -> None:
+    names = new_name("ann"), new_name("ben")
+    pages = []
+    for name, server in zip(names, servers, strict=True):
+        page = device(server).open()
+        page.get_by_role("button", name="Create an account").click()
+        page.get_by_label("Username").fill(name)
+        page.get_by_label("Email").fill(f"{name}@example.org")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Create account").click()
+        expect(page.get_by_text("No chats yet.")).to_be_visible()
+        pages.append(page)
+    ann, ben = pages
+    ann.get_by_role("button", name="New chat").click()
+    ann.get_by_label("Find people by username").fill(names[1][:9])
+    ann.get_by_role("button", name=f"Add {names[1]}").click()
+    ann.get_by_role("button", name=f"Chat with {names[1]}").click()
+    write(ann, "Hello Ben!")
+    expect(ann.get_by_role("img", name="Sent")).to_be_visible()
+
+    ben.get_by_role("link", name=names[0]).click()
+    expect(ben.locator(".row .body")).to_have_text(["Hello Ben!"])
+    ben.get_by_role("button", name="Add", exact=True).click()
+    expect(ann.get_by_role("img", name="Read")).to_be_visible()
+    expect(ann.locator(".thread-head .status")).to_have_text("Online")
+
+    ben.get_by_label("Message", exact=True).press_sequentially("Hello")
+    expect(ann.locator(".thread-head .status")).to_have_text("typing…")
+    ben.get_by_label("Message", exact=True).press("Enter")
+    expect(ann.locator(".row .body")).to_have_text(["Hello Ben!", "Hello"])
+    expect(ann.locator(".thread-head .status")).to_have_text("Online")
+
+
+def test_what_is_written_offline_waits_and_arrives_once(device: MakeDevice, servers: list[AppServer]) -> None:
+    alice, bob = pair(servers)
+    identity = conversation(alice, bob, "before")
+    hers, his = device(), device(servers[1])
+    page, other = opened(hers, alice, identity), opened(his, bob, identity)
+    expect(page.locator(".row .body")).to_have_text(["before"])
+    expect(other.locator(".row .body")).to_have_text(["before"])
+    hers.context.set_offline(True)
+    write(page, "from the tunnel")
+    write(page, "still in it")
+    expect(page.get_by_role("img", name="Waiting to be sent")).to_have_count(2)
+    expect(page.locator(".connection")).to_contain_text("2 messages wait")
+    write(other, "where are you?")
+    expect(other.get_by_role("img", name="Sent")).to_have_count(1)
+    hers.context.set_offline(False)
+    everything = ["before", "where are you?", "from the tunnel", "still in it"]
+    expect(page.locator(".row .body")).to_have_text(everything)
+    expect(other.locator(".row .body")).to_have_text(everything)
+    expect(page.locator(".connection")).to_be_hidden()
+    assert [message["body"] for message in bob.history(identity)] == everything
+
+
+def test_a_reload_loses_nothing_that_waits(device: MakeDevice, servers: list[AppServer]) -> None:
+    alice, bob = pair(servers)
+    identity = conversation(alice, bob, "before")
+    hers = device()
+    page = opened(hers, alice, identity)
+    expect(page.locator(".row .body")).to_have_text(["before"])
+    # The page can be had, its socket cannot.
+    page.route_web_socket(re.compile("/v1/ws"), lambda socket: socket.close())
+    page.reload()
+    expect(page.locator(".row .body")).to_have_text(["before"])
+    write(page, "while the socket is away")
+    expect(page.get_by_role("img", name="Waiting to be sent")).to_have_count(1)
+    page.reload()
+    expect(page.locator(".row .body")).to_have_text(["before", "while the socket is away"])
+    assert [message["body"] for message in bob.history(identity)] == ["before"]
+    page.close()
+    page = hers.context.new_page()
+    hers.watch(page)
+    page.goto(f"{hers.url}/#/c/{identity}")
+    expect(page.get_by_role("img", name="Sent")).to_have_count(2)
+    expect(page.locator(".row .body")).to_have_text(["before", "while the socket is away"])
+    assert [message["body"] for message in bob.history(identity)] == ["before", "while the socket is away"]
+
+
+@pytest.mark.cluster
+def test_a_killed_server_while_both_type(
+    device: MakeDevice, deployment: Deployment, servers: list[AppServer]
+) -> None:
+    deployment.environment["CHATBE_RATE_LIMITS"] = "off"
+    one, other = deployment.server(), deployment.server()
+    alice, bob = pair([one, other])
+    identity = conversation(alice, bob, "before")
+    pages = opened(device(one), alice, identity), opened(device(other), bob, identity)
+    for page in pages:
+        expect(page.locator(".row .body")).to_have_text(["before"])
+    for number in range(5):
+        for name, page in zip("ab", pages, strict=True):
+            write(page, f"{name}{number}")
+        if number == 2:
+            other.kill()
+    other.start()
+    for page in pages:
+        expect(page.locator(".row .body")).to_have_count(11)
+        expect(page.get_by_role("img", name="Waiting to be sent")).to_have_count(0)
+    stored = [message["body"] for message in alice.history(identity)]
+    assert all(shown(page) == stored for page in pages)
+    assert [body for body in stored if body[0] == "a" and len(body) == 2] == [f"a{n}" for n in range(5)]
+    assert [body for body in stored if len(body) == 2 and body[0] == "b" and body[1].isdigit()] == [
+        f"b{n}" for n in range(5)
+    ]
+
+
+def test_markup_and_invisible_characters_show_as_text(device: MakeDevice, servers: list[AppServer]) -> None:
+    alice, bob = pair(servers)
+    hostile = [
+        "<img src=x onerror=alert(1)><script>alert(2)</script>",
+        "javascript:alert(3) https://example.org/<script>",
+        "a\u202egnp.exe\u202c \u200bzero",
+        "{{constructor.constructor('alert(4)')()}}",
+    ]
+    bob.http.patch("/v1/me", json={"display_name": "<b onclick=alert(5)>Bob</b>"}).raise_for_status()
+    identity = conversation(bob, alice, *hostile)
+    hers = device()
+    hers.page.on("dialog", lambda dialog: hers.complaints.append(f"dialog: {dialog.message}"))
+    page = opened(hers, alice, identity)
+    expect(page.locator(".row")).to_have_count(len(hostile))
+    assert page.locator(".row .body").evaluate_all("all => all.map(one => one.textContent)") == hostile
+    assert page.locator(".row img, .row script, .row b").count() == 0
+    expect(page.locator(".thread-head h2")).to_have_text("<b onclick=alert(5)>Bob</b>")
+    assert page.locator(".row a").evaluate_all("all => all.map(one => one.getAttribute('href'))") == [
+        "https://example.org/"
+    ]
+
+
+def test_a_long_history_scrolls_and_keeps_its_place(device: MakeDevice, servers: list[AppServer]) -> None:
+    alice, bob = pair(servers)
+    identity = conversation(alice, bob)
+    with bob.live() as socket:
+        total = 1200
+        for number in range(1, total + 1):
+            socket.send(
+                type="send",
+                ref=str(number),
+                to={"conversation": identity},
+                client_id=str(uuid.uuid4()),
+                body=f"message {number} " + "word " * (number % 40),
+            )
+            if number % 50 == 0:
+                socket.answer(str(number))
+    page = opened(device(), alice, identity)
+    expect(page.locator(".row .body").last).to_contain_text(f"message {total}")
+    scroller = page.locator(".scroller")
+    previous = total
+    while previous > 200:
+        place = page.evaluate(
+            """() => {
+                const scroller = document.querySelector('.scroller'), top = scroller.getBoundingClientRect().top;
+                scroller.scrollTop = Math.max(0, scroller.scrollTop - 3000);
+                return new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(() => {
+                    const rows = [...document.querySelectorAll('.row')];
+                    const row = rows.find((one) => one.getBoundingClientRect().bottom > top + 5);
+                    resolve(parseInt(row.querySelector('.body').textContent.split(' ')[1]));
+                })));
+            }"""
+        )
+        assert place <= previous
+        previous = place
+        # What is in the page stays little, however long the history.
+        assert page.locator(".row").count() < 120
+    scroller.evaluate("scroller => scroller.scrollTop = 0")
+    expect(page.locator(".row .body").first).to_contain_text("message 1 ")
+    page.get_by_role("button", name="To the newest message").click()
+    expect(page.locator(".row .body").last).to_contain_text(f"message {total}")
+
+
+def test_a_device_is_signed_out_from_another(device: MakeDevice, servers: list[AppServer]) -> None:
+    alice = Person(servers[0].url, new_name("alice"))
+    lost = device().sign_in(alice.username)
+    page = device().sign_in(alice.username)
+    page.get_by_role("button", name="Settings").click()
+    expect(page.locator(".device")).to_have_count(3)  # both pages, and the test's own session
+    for left in (2, 1):
+        page.locator(".device button").first.click()
+        expect(page.locator(".device")).to_have_count(left)
+    expect(lost.get_by_label("Username or email")).to_be_visible()
+
+
+def test_the_first_load_is_small_and_from_here_only(device: MakeDevice) -> None:
+    one = device()
+    one.open().get_by_label("Username or email").wait_for()
+    assert {urlsplit(url).netloc for url in one.requests} == {urlsplit(one.url).netloc}
+    assets = {url for url in one.requests if url.endswith((".js", ".css"))}
+    assert len(assets) > 5
+    size = sum(len(gzip.compress(httpx.get(url.replace("localhost", "127.0.0.1")).content)) for url in assets)
+    assert size < FIRST_LOAD
+
+
+def test_it_is_used_by_keyboard_alone(device: MakeDevice, servers: list[AppServer]) -> None:
+    alice, bob = pair(servers)
+    conversation(bob, alice, "one", "two")
+    page = device().sign_in(alice.username)
+    page.get_by_role("link", name=bob.username).wait_for()
+    page.keyboard.press("Control+k")
+    page.keyboard.type(bob.username[:6])
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Message", exact=True)).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    page.get_by_role("menuitem", name="Reply").press("Enter")
+    expect(page.get_by_label("Message", exact=True)).to_be_focused()
+    page.keyboard.type("three")
+    page.keyboard.press("Enter")
+    expect(page.locator(".row .body")).to_have_text(["one", "two", "three"])
+    expect(page.locator(".quote bdi")).to_have_text("two")
