@@ -20,7 +20,8 @@ from chatbe.hub.outbox import State
 from chatbe.wire import codec, frames
 from chatbe.wire.codes import CloseCode
 from chatbe.wire.websocket import encode_text_frame
-from messaging import selectors, stream
+from messaging import parts, selectors, stream
+from messaging.parts import Part
 from messaging.stream import Stream, Wanted
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("messaging.sync")
 
 PAGE_CONVERSATIONS = 100
-PAGE_ROWS = 100
+"""Parts of a page at most."""
+PAGE_ROWS = 250
+"""Messages of a page at most: about 100 KiB, or 6 MiB of the longest bodies in their longest form."""
 GAP_ROWS = 500
 STATES_AT_ONCE = 200
 MARKS_BYTES = 128 * 1024
@@ -240,14 +243,15 @@ async def _serve(socket: SocketConsumer, wanted: list[Wanted], cursors: dict[str
     """
     while True:
         while wanted:
-            page, wanted = wanted[:PAGE_CONVERSATIONS], wanted[PAGE_CONVERSATIONS:]
-            pieces, ends = await socket.node.call(stream.read, page, limit=PAGE_ROWS)
-            await _write(socket, [_frame(socket, piece) for piece in pieces])
-            cursors.update(ends)
-            unfinished = [item for item in page if ends[item.conversation] < item.head]
-            for item in unfinished:
-                item.after = ends[item.conversation]
-            wanted = unfinished + wanted
+            page = _page(wanted)
+            found = await socket.node.call_together(parts.read, (page, PAGE_ROWS))
+            await _write(socket, [_frames(socket, part) for part in found])
+            unfinished = []
+            for item, part in zip(page, found, strict=True):
+                cursors[item.conversation] = item.after = part.end
+                if part.end < item.head:
+                    unfinished.append(item)
+            wanted = unfinished + wanted[len(page) :]
         if not socket.lag:
             socket.missed_marks = False
             await _send_marks(socket)
@@ -259,10 +263,25 @@ async def _serve(socket: SocketConsumer, wanted: list[Wanted], cursors: dict[str
         wanted = await _wanted(socket, cursors)
 
 
-def _frame(socket: SocketConsumer, piece: stream.Piece) -> bytes:
-    """The event's frame, or that of the ack which stands for it on this socket."""
-    ack = socket.take_ack(piece.conversation, piece.rev)
-    return encode_text_frame(codec.encode(piece.event if ack is None else ack))
+def _page(wanted: list[Wanted]) -> list[Wanted]:
+    """What to read next: so much that `PAGE_ROWS` messages may be there, or `PAGE_CONVERSATIONS`."""
+    rows = 0
+    for count, want in enumerate(wanted[:PAGE_CONVERSATIONS]):
+        if rows >= PAGE_ROWS:
+            return wanted[:count]
+        rows += want.head - want.after
+    return wanted[:PAGE_CONVERSATIONS]
+
+
+def _frames(socket: SocketConsumer, part: Part) -> bytes:
+    """The part's events, or the acks which stand for some of them on this socket."""
+    if not socket.acks:
+        return part.frames()
+    ready = []
+    for rev, payload in zip(part.revs, part.payloads, strict=True):
+        ack = socket.take_ack(part.conversation, rev)
+        ready.append(encode_text_frame(payload if ack is None else codec.encode(ack)))
+    return b"".join(ready)
 
 
 async def _send_marks(socket: SocketConsumer) -> None:

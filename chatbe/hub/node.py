@@ -22,6 +22,7 @@ from chatbe.core import clock
 from chatbe.core.errors import Unavailable
 from chatbe.core.metrics import Sample, Source
 from chatbe.hub import registry
+from chatbe.hub.gathering import Answer, Gathering, Question
 from chatbe.hub.hub import Hub
 from chatbe.hub.layer import PipelinedRedisChannelLayer
 from chatbe.wire import frames
@@ -96,6 +97,7 @@ class Node:
         self.rate_limits: bool = settings.CHATBE_RATE_LIMITS
         self.max_unanswered: int = settings.CHATBE_MAX_UNANSWERED
         self._answers: dict[str, Callable[..., None]] = {}
+        self._gatherings: dict[Callable[..., Any], Gathering[Any, Any]] = {}
         self.metrics: list[Source] = [self._samples]
         """Who is asked for `/metrics`; parts add theirs."""
 
@@ -192,6 +194,16 @@ class Node:
         to the database goes on when the caller is cancelled.
         """
         return await asyncio.wrap_future(self._executor.submit(_with_connection, function, args, kwargs))
+
+    async def call_together(
+        self, function: Callable[[list[Question]], list[Answer]], question: Question
+    ) -> Answer:
+        """As `call`, of a function that answers many questions at once: those that come together share a call."""
+        gathering = self._gatherings.get(function)
+        if gathering is None:
+            gathering = self._gatherings[function] = Gathering(self, function)
+        answer: Answer = await gathering.ask(question)
+        return answer
 
     def answer(self, question: str, give: Callable[..., None]) -> None:
         """Let `ask(question, …)` call `give(done, …)` on the loop."""
