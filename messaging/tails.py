@@ -15,17 +15,19 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.conf import settings
 from django.db import connection
 
+from chatbe.core import clock, ids
 from chatbe.core.errors import Unavailable
 from chatbe.wire import frames
 from chatbe.wire.codes import CloseCode
 from messaging import stream
-from messaging.models import Membership
+from messaging.models import Membership, Message
 from messaging.services import Mark, tell_lost_marks
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ logger = logging.getLogger("messaging.tails")
 
 KEPT_SECONDS = 600.0
 """Rows of the log live at least so long; a process that did not ask for half of it begins afresh."""
+SLOWEST_COMMIT = timedelta(seconds=60)
+"""On SQLite: a message is committed, or never, within so long after it got its id."""
 
 ASK = """
     SELECT pg_current_snapshot()::text, pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
@@ -89,6 +93,19 @@ def forget(before: int) -> None:
         cursor.execute("DELETE FROM messaging_change WHERE xid < %s::text::xid8", [str(before)])
 
 
+def opened_since(moment: datetime) -> list[tuple[str, str]]:
+    """Conversations whose first message was taken in after `moment`, each with each of its members; blocking.
+
+    For a process that is alone with its database: ids are of its own clock, and in the order of time.
+    """
+    firsts = Message.objects.filter(id__gte=ids.uuid7_floor(moment), seq=1)
+    rows = Membership.objects.filter(active=True, conversation__in=firsts.values("conversation"))
+    return [
+        (str(conversation), str(user))
+        for conversation, user in rows.values_list("conversation_id", "user_id")
+    ]
+
+
 def members_here(conversations: list[str], users: list[str]) -> list[tuple[str, str]]:
     """Which of `users` are members of which of `conversations`; blocking."""
     rows = Membership.objects.filter(
@@ -116,6 +133,7 @@ class TailPart:
         self._xmax = 0
         self._asked_at = time.monotonic()
         self._old: list[tuple[float, int]] = []
+        self._looked_at = clock.now()
         if connection.vendor == "postgresql":
             found = await node.call(ask, "")
             self._snapshot, self._xmax = found.snapshot, found.xmax
@@ -141,6 +159,9 @@ class TailPart:
         """Ask at once."""
         self._wake.set()
 
+    def database_replaced(self) -> None:
+        """It is this part that finds it."""
+
     async def _run(self) -> None:
         period = settings.CHATBE_TAIL_PERIOD
         while True:
@@ -159,7 +180,11 @@ class TailPart:
     async def _look(self) -> None:
         hub = self.node.hub
         if connection.vendor != "postgresql":
+            now = clock.now()
+            for conversation, user in await self.node.call(opened_since, self._looked_at - SLOWEST_COMMIT):
+                hub.discover(conversation, user)
             await hub.check_all()
+            self._looked_at = now
             return
         now = time.monotonic()
         found = await self.node.call(ask, self._snapshot)
@@ -203,3 +228,5 @@ class TailPart:
         for socket in list(self.node.hub.sockets.values()):
             socket.close(CloseCode.RESTARTING)
         self.node.hub.forget_all()
+        for part in self.node.parts:
+            part.database_replaced()

@@ -31,6 +31,9 @@ logger = logging.getLogger("chatbe.hub")
 GAP_PATIENCE = 0.05
 """Seconds that a later event waits for the missing one: two servers' publishes cross as a matter of course."""
 
+WAITING_CHANGES = 256
+"""Changes of one conversation that may wait for a gap to be read; over that they are read as well."""
+
 
 @dataclass(slots=True)
 class Change:
@@ -258,6 +261,8 @@ class Hub:
             if ack is not None or rev not in topic.waiting:
                 topic.waiting[rev] = change
             self._advance(topic)
+            if topic.waiting is not None and len(topic.waiting) > WAITING_CHANGES:
+                self._let_go(topic, topic.waiting)
         elif ack is not None:
             # The stream passed this rev already, read from the database: the message itself has been sent.
             ack.duplicate = True
@@ -387,6 +392,15 @@ class Hub:
                 late.ack.duplicate = True
                 self._answer(late.origin, late.ack)
         self._let_next_through(topic, waiting)
+
+    def _let_go(self, topic: Topic, waiting: dict[int, Change]) -> None:
+        """Let go of what waits: the repair under way reads on until it has come so far."""
+        topic.target = max(topic.target, *waiting)
+        topic.waiting = {}
+        for change in waiting.values():
+            if change.ack is not None:
+                # The message itself follows, also to its sender.
+                self._answer_apart(change.origin, topic.id, change.rev, change.ack)
 
     def _drop_unknown(self, topic: Topic, revs: list[int]) -> None:
         """Let go of what waited before a read that went to the head and did not reach it.
