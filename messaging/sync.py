@@ -32,7 +32,9 @@ logger = logging.getLogger("messaging.sync")
 PAGE_CONVERSATIONS = 100
 """Parts of a page at most."""
 PAGE_ROWS = 250
-"""Messages of a page at most: about 100 KiB, or 6 MiB of the longest bodies in their longest form."""
+"""Messages of a page at most: usually some 100 KiB."""
+PAGE_BYTES = 256 * 1024
+"""After a page of more bytes the next has fewer messages in proportion."""
 GAP_ROWS = 500
 STATES_AT_ONCE = 200
 MARKS_BYTES = 128 * 1024
@@ -241,11 +243,15 @@ async def _serve(socket: SocketConsumer, wanted: list[Wanted], cursors: dict[str
 
     `cursors` is moved to where the stream stands.
     """
+    rows = PAGE_ROWS
     while True:
         while wanted:
-            page = _page(wanted)
-            found = await socket.node.call_together(parts.read, (page, PAGE_ROWS))
-            await _write(socket, [_frames(socket, part) for part in found])
+            page = _page(wanted, rows)
+            found = await socket.node.call_together(parts.read, (page, rows))
+            ready = [_frames(socket, part) for part in found]
+            # Where messages are long, the next page has fewer of them.
+            rows = max(1, min(PAGE_ROWS, rows * PAGE_BYTES // max(1, sum(map(len, ready)))))
+            await _write(socket, ready)
             unfinished = []
             for item, part in zip(page, found, strict=True):
                 cursors[item.conversation] = item.after = part.end
@@ -263,13 +269,12 @@ async def _serve(socket: SocketConsumer, wanted: list[Wanted], cursors: dict[str
         wanted = await _wanted(socket, cursors)
 
 
-def _page(wanted: list[Wanted]) -> list[Wanted]:
-    """What to read next: so much that `PAGE_ROWS` messages may be there, or `PAGE_CONVERSATIONS`."""
-    rows = 0
+def _page(wanted: list[Wanted], rows: int) -> list[Wanted]:
+    """What to read next: so many parts that `rows` messages may be in them, or `PAGE_CONVERSATIONS`."""
     for count, want in enumerate(wanted[:PAGE_CONVERSATIONS]):
-        if rows >= PAGE_ROWS:
+        if rows <= 0:
             return wanted[:count]
-        rows += want.head - want.after
+        rows -= want.head - want.after
     return wanted[:PAGE_CONVERSATIONS]
 
 

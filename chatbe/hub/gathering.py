@@ -47,7 +47,8 @@ class Gathering(Generic[Question, Answer]):
         try:
             while self._waiting:
                 taken = [self._waiting.popleft() for _ in range(min(TOGETHER, len(self._waiting)))]
-                await self._answer([entry for entry in taken if not entry[1].done()])
+                if asked := [entry for entry in taken if not entry[1].done()]:
+                    await self._answer(asked)
         finally:
             self._calls -= 1
 

@@ -236,6 +236,17 @@ def test_another_history_closes_every_socket_and_forgets_every_position(two: Two
     assert bodies(two.b) == ["second again"]
 
 
+def test_another_history_has_other_conversations(two: Two) -> None:
+    """What was made after the backup is gone, though this process knew the way to it."""
+    lost = two.say("first")
+    Conversation.objects.filter(pk=lost).delete()
+    Epoch.objects.update(value="another")
+    two.ask()
+    two.a, two.b = two.world.live(two.here, two.alice), two.world.live(two.there, two.bob)
+    assert two.say("again") != lost
+    assert bodies(two.b) == ["again"]
+
+
 def test_a_snapshot_from_the_future_is_another_history(two: Two) -> None:
     two.there.tails._xmax += 1_000_000
     two.ask()
