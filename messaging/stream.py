@@ -218,21 +218,32 @@ def _from_sqlite(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def marks_of(*, user: UUID) -> dict[str, dict[str, tuple[int, int]]]:
-    """Every active member's (read, delivered) in the user's conversations that have begun; one statement."""
+Marks = dict[str, dict[str, tuple[int, int]]]
+"""Conversation → username → (read, delivered)."""
+
+
+def marks_of(users: Sequence[UUID]) -> list[Marks]:
+    """Of each user: every active member's marks in their conversations that have begun; one statement for all."""
     rows = (
         Membership.objects.filter(
             active=True,
             conversation__head_rev__gt=0,
-            conversation__in=Membership.objects.filter(user=user, active=True).values("conversation"),
+            conversation__memberships__user__in=users,
+            conversation__memberships__active=True,
         )
         .order_by("conversation_id", "user_id")
-        .values_list("conversation_id", "user__username", "read_seq", "delivered_seq")
+        .values_list(
+            "conversation__memberships__user_id",
+            "conversation_id",
+            "user__username",
+            "read_seq",
+            "delivered_seq",
+        )
     )
-    marks: dict[str, dict[str, tuple[int, int]]] = {}
-    for conversation, username, read_seq, delivered_seq in rows:
-        marks.setdefault(str(conversation), {})[username] = (read_seq, delivered_seq)
-    return marks
+    found: dict[UUID, Marks] = {user: {} for user in users}
+    for user, conversation, username, read_seq, delivered_seq in rows:
+        found[user].setdefault(str(conversation), {})[username] = (read_seq, delivered_seq)
+    return [found[user] for user in users]
 
 
 def typing_audience(*, user: UUID, conversation: UUID) -> list[UUID] | None:

@@ -291,7 +291,7 @@ def _frames(socket: SocketConsumer, part: Part) -> bytes:
 
 async def _send_marks(socket: SocketConsumer) -> None:
     """Every member's marks in the user's conversations, in frames of a bounded size."""
-    marks = await socket.node.call(stream.marks_of, user=socket.identity.user_id)
+    marks = await socket.node.call_together(stream.marks_of, socket.identity.user_id)
     chunk: dict[str, dict[str, tuple[int, int]]] = {}
     size = 0
     for conversation, members in marks.items():

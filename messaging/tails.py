@@ -22,8 +22,10 @@ from uuid import UUID
 from django.conf import settings
 from django.db import connection
 
+from accounts import selectors as accounts
 from chatbe.core import clock, ids
 from chatbe.core.errors import Unavailable
+from chatbe.hub import fanout
 from chatbe.wire import frames
 from chatbe.wire.codes import CloseCode
 from messaging import stream
@@ -40,7 +42,7 @@ logger = logging.getLogger("messaging.tails")
 KEPT_SECONDS = 600.0
 """Rows of the log live at least so long; a process that did not ask for half of it begins afresh."""
 SLOWEST_COMMIT = timedelta(seconds=60)
-"""On SQLite: a message is committed, or never, within so long after it got its id."""
+"""What was made before a question is committed, or never, within so long; another server's clock may differ by less."""
 
 ASK = """
     SELECT pg_current_snapshot()::text, pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
@@ -202,16 +204,30 @@ class TailPart:
             for conversation, user in await self.node.call(members_here, list(found.opened), list(hub.users)):
                 hub.discover(conversation, user)
         tell_lost_marks(hub, found.marks)
+        changed = [user for user in found.users if user in hub.users]
+        if changed:
+            await self._tell_who_added(changed, since=clock.now() - timedelta(seconds=now - self._asked_at))
         hub.forget_heard()
-        for user in found.users:
-            if user in hub.users:
-                await self._rights_changed(user)
+        for user in changed:
+            await self._rights_changed(user)
         # Only now: had something failed, the same question is asked again.
         self._snapshot, self._xmax, self._asked_at = found.snapshot, found.xmax, now
         self._old.append((now, found.xmin))
         if self._old[0][0] < now - KEPT_SECONDS:
             await self.node.call(forget, self._old[0][1])
             self._old = [entry for entry in self._old if entry[0] >= now - KEPT_SECONDS]
+
+    async def _tell_who_added(self, users: list[str], *, since: datetime) -> None:
+        """Tell local users of those who have added them since a moment, if it was not heard."""
+        hub = self.node.hub
+        targets = [UUID(user) for user in users]
+        for added in await self.node.call(
+            accounts.contacts_added, targets=targets, since=since - SLOWEST_COMMIT
+        ):
+            user = str(added.target)
+            if not hub.has_heard(user, added.identity):
+                event = frames.Contact(username=added.username, added=True, mutual=added.mutual)
+                hub.apply(fanout.user_envelope(user, event, identity=added.identity))
 
     async def _rights_changed(self, user: str) -> None:
         """Judge the user's sockets again, and let the parts look at contacts and memberships."""

@@ -126,7 +126,7 @@ def test_every_character_is_written_as_in_its_object(room: Room) -> None:
 
 def test_the_event_is_the_one_that_was_sent_live(world: World) -> None:
     alice, _ = world.friends("alice", "bob")
-    (message,) = world.say(alice, "bob", "it's \"me\"\n\u2028")
+    (message,) = world.say(alice, "bob", 'it\'s "me"\n\u2028')
     part = one(Wanted(message.conversation, 0, 1, 0, 0))
     assert part.payloads == [codec.encode(frames.Message(message))]
 
