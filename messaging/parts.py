@@ -21,7 +21,7 @@ from chatbe.wire import codec, frames
 from chatbe.wire.websocket import encode_text_frame
 from messaging import selectors, stream
 from messaging.models import Message
-from messaging.stream import Wanted
+from messaging.stream import Piece, Wanted
 
 
 @dataclass(slots=True)
@@ -73,16 +73,32 @@ def read(requests: list[tuple[list[Wanted], int]]) -> list[list[Part]]:
 
 def _from_objects(wanted: Sequence[Wanted], limits: Sequence[int]) -> list[Part]:
     """By way of `stream.read`: for databases that do not make the JSON."""
-    parts = []
-    for want, limit in zip(wanted, limits, strict=True):
-        if not limit:
-            parts.append(Part(want.conversation, want.after, [], []))
-            continue
-        pieces, ends = stream.read([want], limit=limit)
-        revs = [piece.rev for piece in pieces]
-        payloads = [codec.encode(piece.event) for piece in pieces]
-        parts.append(Part(want.conversation, ends[want.conversation], revs, payloads))
-    return parts
+    found: dict[int, Part] = {}
+    rounds: list[dict[str, int]] = []
+    for place, (want, limit) in enumerate(zip(wanted, limits, strict=True)):
+        if limit == want.head - want.after:
+            # What is wanted to its end goes together, each conversation once.
+            turn = next((turn for turn in rounds if want.conversation not in turn), None)
+            if turn is None:
+                rounds.append(turn := {})
+            turn[want.conversation] = place
+        elif limit:
+            found[place] = _part_of(want, *stream.read([want], limit=limit))
+        else:
+            found[place] = Part(want.conversation, want.after, [], [])
+    for turn in rounds:
+        pieces, ends = stream.read([wanted[place] for place in turn.values()], limit=max(limits) + 1)
+        for conversation, place in turn.items():
+            own = [piece for piece in pieces if piece.conversation == conversation]
+            found[place] = _part_of(wanted[place], own, ends)
+    return [found[place] for place in range(len(wanted))]
+
+
+def _part_of(want: Wanted, pieces: Sequence[Piece], ends: Mapping[str, int]) -> Part:
+    revs = [piece.rev for piece in pieces]
+    return Part(
+        want.conversation, ends[want.conversation], revs, [codec.encode(piece.event) for piece in pieces]
+    )
 
 
 # --- PostgreSQL --------------------------------------------------------------------------------------------
@@ -164,7 +180,6 @@ def _from_postgres(wanted: Sequence[Wanted], limits: Sequence[int]) -> list[Part
         parts.append(part)
     if named:
         _put_named(named)
-    # Read last, so that no message has come into a state's place since.
     states = stream.states_of(wanted)
     if states:
         for part, want, limit in zip(parts, wanted, limits, strict=True):

@@ -182,11 +182,11 @@ class TailPart:
     async def _look(self) -> None:
         hub = self.node.hub
         if connection.vendor != "postgresql":
-            now = clock.now()
+            moment = clock.now()
             for conversation, user in await self.node.call(opened_since, self._looked_at - SLOWEST_COMMIT):
                 hub.discover(conversation, user)
             await hub.check_all()
-            self._looked_at = now
+            self._looked_at = moment
             return
         now = time.monotonic()
         found = await self.node.call(ask, self._snapshot)

@@ -261,8 +261,6 @@ class Hub:
             if ack is not None or rev not in topic.waiting:
                 topic.waiting[rev] = change
             self._advance(topic)
-            if topic.waiting is not None and len(topic.waiting) > WAITING_CHANGES:
-                self._let_go(topic, topic.waiting)
         elif ack is not None:
             # The stream passed this rev already, read from the database: the message itself has been sent.
             ack.duplicate = True
@@ -330,6 +328,8 @@ class Hub:
             topic.waiting = None
         elif topic.repair is None:
             topic.repair = self._node.spawn(self._repair(topic, GAP_PATIENCE))
+        if waiting and len(waiting) > WAITING_CHANGES:
+            self._let_go(topic, waiting)
 
     def note_head(self, conversation: str, head: int, *, patience: float = GAP_PATIENCE) -> None:
         """The database has changes up to `head`: if the hub is behind, it reads them after `patience` seconds."""

@@ -304,7 +304,7 @@ def test_what_waits_for_a_slow_repair_is_bounded(room: Room, alice: Socket, away
     last = 3 * hubs.WAITING_CHANGES
     most = 0
     for rev in range(2, last + 1):
-        room.change(rev, seq=rev, **({"origin": "alice"} if rev == 3 else {}))
+        room.change(rev, seq=rev, origin="alice" if rev == 3 else "")
         most = max(most, len(room.hub.topics[C].waiting))
     assert most == hubs.WAITING_CHANGES
     assert alice.sent() == ["d3"]
