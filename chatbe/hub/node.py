@@ -21,6 +21,7 @@ from django.db import InterfaceError, OperationalError, connections
 from chatbe.core import clock
 from chatbe.core.errors import Unavailable
 from chatbe.core.metrics import Sample, Source
+from chatbe.embedded import AlreadyRunning, exclusive_var_lock
 from chatbe.hub import registry
 from chatbe.hub.hub import Hub
 from chatbe.hub.layer import PipelinedRedisChannelLayer
@@ -102,7 +103,14 @@ class Node:
     # --- life --------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Join the fan-out and start every part."""
+        """Join the fan-out and start every part. Raises `Unavailable` where the database cannot be had."""
+        if settings.EMBEDDED:
+            # `serve` has it already; under another ASGI server nobody else asks for it.
+            try:
+                exclusive_var_lock()
+            except AlreadyRunning as error:
+                logger.error("%s", error)  # noqa: TRY400 - its one line says it all
+                raise Unavailable(str(error)) from error
         self.epoch = await self.call(registry.epoch())
         layer = get_channel_layer()
         if isinstance(layer, PipelinedRedisChannelLayer):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from urllib.parse import urlsplit
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -57,6 +58,16 @@ def test_a_second_server_on_the_same_data_gets_one_line(deployment: Deployment) 
     assert second.returncode == 1
     assert "already runs" in second.stderr
     assert second.stderr.count("\n") == 1
+
+
+@pytest.mark.cluster
+def test_a_database_that_is_away_at_the_start_gets_one_line(deployment: Deployment) -> None:
+    url = urlsplit(deployment.environment["DATABASE_URL"])
+    deployment.environment["DATABASE_URL"] = f"postgres://{url.username}@127.0.0.1:1/away"
+    refused = serve(deployment, "--port", "0")
+    assert refused.returncode == 1
+    assert "the server cannot start: The database does not answer" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 @pytest.mark.embedded
