@@ -97,6 +97,7 @@ class Node:
         self.rate_limits: bool = settings.CHATBE_RATE_LIMITS
         self.max_unanswered: int = settings.CHATBE_MAX_UNANSWERED
         self._answers: dict[str, Callable[..., None]] = {}
+        self._servers: list[asyncio.Server] = []
         self.metrics: list[Source] = [self._samples]
         """Who is asked for `/metrics`; parts add theirs."""
 
@@ -173,6 +174,8 @@ class Node:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for server in self._servers:
+            server.close()
         if self.layer is not None:
             await self.layer.close()
         self._executor.shutdown(wait=False)
@@ -180,6 +183,10 @@ class Node:
             _current = None
 
     # --- work --------------------------------------------------------------------------------------
+
+    def keep(self, server: asyncio.Server) -> None:
+        """Close a server with this node."""
+        self._servers.append(server)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run a coroutine in the background; its failure is logged."""
