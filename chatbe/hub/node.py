@@ -282,7 +282,7 @@ class Node:
         )
         if self.layer is not None:
             yield Sample(
-                "gauge", "bus_available", "Whether every Redis host is connected.", self.layer.available
+                "gauge", "bus_available", "Whether every Redis host is connected.", int(self.layer.available)
             )
             yield Sample("counter", "bus_lost", "Publishes that Redis did not get.", self.layer.lost)
 
