@@ -8,8 +8,8 @@ from django.conf import settings
 from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from chatbe.core.metrics import exposition
-from chatbe.hub import node
+from chatbe.core.metrics import exposition, samples
+from chatbe.hub import node, siblings
 
 logger = logging.getLogger("chatbe.health")
 
@@ -38,9 +38,10 @@ def readyz(_request: HttpRequest) -> JsonResponse:
 
 
 def metrics(_request: HttpRequest) -> HttpResponse:
-    """Prometheus' text format; without a node (no socket yet) only the process's own figures."""
+    """Prometheus' text format, of all workers; without a node (no socket yet) only the process's own figures."""
     running = node.current()
-    body = exposition(running.id, running.metrics) if running is not None else exposition("", ())
+    name, sources = (running.id, running.metrics) if running is not None else ("", [])
+    body = exposition({name: samples(sources), **siblings.others()})
     return HttpResponse(body, content_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -21,6 +21,7 @@ from django.db import InterfaceError, OperationalError, connections
 from chatbe.core import clock
 from chatbe.core.errors import Unavailable
 from chatbe.core.metrics import Sample, Source
+from chatbe.embedded import AlreadyRunning, exclusive_var_lock
 from chatbe.hub import registry
 from chatbe.hub.gathering import Answer, Gathering, Question
 from chatbe.hub.hub import Hub
@@ -98,13 +99,21 @@ class Node:
         self.max_unanswered: int = settings.CHATBE_MAX_UNANSWERED
         self._answers: dict[str, Callable[..., None]] = {}
         self._gatherings: dict[Callable[..., Any], Gathering[Any, Any]] = {}
+        self._servers: list[asyncio.Server] = []
         self.metrics: list[Source] = [self._samples]
         """Who is asked for `/metrics`; parts add theirs."""
 
     # --- life --------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Join the fan-out and start every part."""
+        """Join the fan-out and start every part. Raises `Unavailable` where the database cannot be had."""
+        if settings.EMBEDDED:
+            # `serve` has it already; under another ASGI server nobody else asks for it.
+            try:
+                exclusive_var_lock()
+            except AlreadyRunning as error:
+                logger.error("%s", error)  # noqa: TRY400 - its one line says it all
+                raise Unavailable(str(error)) from error
         self.epoch = await self.call(registry.epoch())
         layer = get_channel_layer()
         if isinstance(layer, PipelinedRedisChannelLayer):
@@ -167,6 +176,8 @@ class Node:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for server in self._servers:
+            server.close()
         if self.layer is not None:
             await self.layer.close()
         self._executor.shutdown(wait=False)
@@ -174,6 +185,10 @@ class Node:
             _current = None
 
     # --- work --------------------------------------------------------------------------------------
+
+    def keep(self, server: asyncio.Server) -> None:
+        """Close a server with this node."""
+        self._servers.append(server)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run a coroutine in the background; its failure is logged."""
@@ -279,7 +294,7 @@ class Node:
         )
         if self.layer is not None:
             yield Sample(
-                "gauge", "bus_available", "Whether every Redis host is connected.", self.layer.available
+                "gauge", "bus_available", "Whether every Redis host is connected.", int(self.layer.available)
             )
             yield Sample("counter", "bus_lost", "Publishes that Redis did not get.", self.layer.lost)
 
