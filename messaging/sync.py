@@ -306,10 +306,10 @@ async def _send_marks(socket: SocketConsumer) -> None:
 async def _write(socket: SocketConsumer, ready: list[bytes]) -> None:
     """Write when the transport has room."""
     _alive(socket)
-    if ready:
+    if data := b"".join(ready):
         await socket.writable()
         _alive(socket)
-        socket.transport.write_frames(b"".join(ready))
+        socket.transport.write_frames(data)
 
 
 def _go_live(socket: SocketConsumer, cursors: dict[str, int]) -> None:
