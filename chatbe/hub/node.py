@@ -43,6 +43,8 @@ _current: Node | None = None
 _starting: asyncio.Future[Node] | None = None
 
 DATABASE_THREADS = 4
+CALL_PATIENCE = 30.0
+"""Seconds in which a call has its answer; longer than `CHATBE_STATEMENT_TIMEOUT` by default."""
 WATCH_PERIOD = 1.0
 """Seconds between two looks at silent and slow sockets."""
 
@@ -208,7 +210,12 @@ class Node:
         The threads keep their connections. Not for work that may be left half done: what was sent
         to the database goes on when the caller is cancelled.
         """
-        return await asyncio.wrap_future(self._executor.submit(_with_connection, function, args, kwargs))
+        work = self._executor.submit(_with_connection, function, args, kwargs)
+        try:
+            # The connections have a deadline of their own; this one is for what waits for a thread.
+            return await asyncio.wait_for(asyncio.wrap_future(work), CALL_PATIENCE)
+        except TimeoutError as error:
+            raise Unavailable("The database does not answer.") from error
 
     async def call_together(
         self, function: Callable[[list[Question]], list[Answer]], question: Question
