@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import json
 import secrets
+from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from django.db import connection
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from accounts import selectors as accounts
 from accounts.models import User
@@ -214,34 +217,28 @@ def read(wanted: Sequence[Wanted], *, limit: int) -> tuple[list[Piece], dict[str
     """The events of several conversations, at most about `limit` from each, and where each reading ended.
 
     Pieces of one conversation come together and in rising rev. A cursor that is below the wanted
-    head says that there is more.
+    head says that there is more. What sockets get is read by `messaging.parts`, at a fraction of the cost.
     """
     pieces: list[Piece] = []
     cursors = {want.conversation: want.head for want in wanted}
     rows_of: dict[str, list[frames.MessageObject]] = {}
     for message in _messages(wanted, limit):
         rows_of.setdefault(message.conversation, []).append(message)
-    changed = [want for want in wanted if want.after < want.state_rev <= want.head or _opens(want)]
-    states = selectors.conversation_objects([UUID(want.conversation) for want in changed]) if changed else {}
+    states = states_of(wanted)
     for want in wanted:
         rows = rows_of.get(want.conversation, [])
         if len(rows) >= limit:
             cursors[want.conversation] = rows[-1].rev
-        state = states.get(UUID(want.conversation)) if states else None
-        if state is not None and _opens(want):
-            state.rev = 0
-            pieces.append(Piece(want.conversation, 0, 0, frames.Conversation(state)))
-            state = None
-        elif state is not None and not want.after < want.state_rev <= cursors[want.conversation]:
-            state = None
-        for message in rows:
-            if state is not None and want.state_rev < message.rev:
-                pieces.append(_state_piece(want, state))
-                state = None
-            if message.seq > want.hidden_to:
-                pieces.append(Piece(want.conversation, message.rev, message.seq, frames.Message(message)))
+        found = [
+            Piece(want.conversation, message.rev, message.seq, frames.Message(message))
+            for message in rows
+            if message.seq > want.hidden_to
+        ]
+        state = state_within(want, states, cursors[want.conversation])
         if state is not None:
-            pieces.append(_state_piece(want, state))
+            place = bisect_right(found, state.rev, key=attrgetter("rev"))
+            found.insert(place, Piece(want.conversation, state.rev, 0, frames.Conversation(state)))
+        pieces += found
     return pieces, cursors
 
 
@@ -249,10 +246,27 @@ def _opens(want: Wanted) -> bool:
     return want.direct and want.after == 0
 
 
-def _state_piece(want: Wanted, state: frames.ConversationObject) -> Piece:
-    """The conversation's latest state, at its own place in the stream."""
-    state.rev = want.state_rev
-    return Piece(want.conversation, want.state_rev, 0, frames.Conversation(state))
+def states_of(wanted: Sequence[Wanted]) -> dict[UUID, frames.ConversationObject]:
+    """The objects of those conversations whose state is, or may be, among what is wanted."""
+    changed = [want for want in wanted if want.after < want.state_rev <= want.head or _opens(want)]
+    return selectors.conversation_objects([UUID(want.conversation) for want in changed]) if changed else {}
+
+
+def state_within(
+    want: Wanted, states: Mapping[UUID, frames.ConversationObject], end: int
+) -> frames.ConversationObject | None:
+    """The conversation's latest state, with its own place in the stream as its rev, if that is not after `end`."""
+    state = states.get(UUID(want.conversation)) if states else None
+    if state is None:
+        return None
+    if _opens(want):
+        rev = 0
+    elif want.after < want.state_rev <= end:
+        rev = want.state_rev
+    else:
+        return None
+    # A copy: the conversation may be wanted from several places.
+    return msgspec.structs.replace(state, rev=rev)
 
 
 # `selectors.MESSAGE_FIELDS`, ids as text where the database can say so: cheaper than making UUIDs of them.
@@ -315,46 +329,47 @@ def _from_sqlite(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def marks_of(*, user: UUID, conversations: Collection[str] | None = None) -> dict[str, selectors.Marks]:
-    """What a user may know of the (read, delivered) of active members in their conversations that have begun, or
-    in some of these; one statement.
+def marks_of(
+    users: Sequence[UUID], conversations: Collection[str] | None = None
+) -> list[dict[str, selectors.Marks]]:
+    """Of each user: what they may know of the (read, delivered) of active members in their conversations that
+    have begun, or in some of these; one statement for all.
 
     In large groups, one's own only.
     """
-    mine = Membership.objects.filter(user=user, active=True)
     rows = Membership.objects.filter(
-        Q(conversation__member_count__lte=selectors.RECEIPTS_TOLD) | Q(user=user),
+        Q(conversation__member_count__lte=selectors.RECEIPTS_TOLD)
+        | Q(user=F("conversation__memberships__user")),
         active=True,
         conversation__head_rev__gt=0,
-        conversation__in=(
-            mine if conversations is None else mine.filter(conversation__in=map(UUID, conversations))
-        )
-        .order_by()
-        .values("conversation"),
+        conversation__memberships__user__in=users,
+        conversation__memberships__active=True,
     )
     if conversations is not None:
         rows = rows.filter(conversation__in=map(UUID, conversations))
-    found = rows.order_by("conversation_id", "user_id").values_list(
-        "conversation_id", "user_id", "user__username", "read_seq", "delivered_seq", "user__read_receipts"
-    )
-    members = list(found)
-    reserved = any(not shown for _, member, _, _, _, shown in members if member == user)
-    marks: dict[str, selectors.Marks] = {}
-    for conversation, member, username, read_seq, delivered_seq, shown in members:
-        hidden = member != user and (reserved or not shown)
-        marks.setdefault(str(conversation), {})[username] = (0 if hidden else read_seq, delivered_seq)
-    return marks
+    members = list(
+        rows.order_by("conversation_id", "user_id").values_list(
+            "conversation__memberships__user_id", "conversation_id", "user_id", "user__username",
+            "read_seq", "delivered_seq", "user__read_receipts",
+        )
+    )  # fmt: skip
+    reserved = {reader for reader, _, member, *_, shown in members if reader == member and not shown}
+    marks: dict[UUID, dict[str, selectors.Marks]] = {user: {} for user in users}
+    for reader, conversation, member, username, read_seq, delivered_seq, shown in members:
+        hidden = member != reader and (reader in reserved or not shown)
+        told = (0 if hidden else read_seq, delivered_seq)
+        marks[reader].setdefault(str(conversation), {})[username] = told
+    return [marks[user] for user in users]
 
 
-def muted_of(*, user: UUID) -> list[frames.Muted]:
-    """What the user has muted, and what they once had: devices that were away learn of both."""
-    rows = Membership.objects.filter(user=user, active=True, muted_until__isnull=False).values_list(
-        "conversation_id", "muted_until"
-    )
-    return [
-        frames.Muted(str(conversation), clock.optional_timestamp(selectors.muted_until(until)))
-        for conversation, until in rows
-    ]
+def muted_of(users: Sequence[UUID]) -> list[list[frames.Muted]]:
+    """Of each user: what they have muted, and what they once had: devices that were away learn of both."""
+    rows = Membership.objects.filter(user__in=users, active=True, muted_until__isnull=False)
+    muted: dict[UUID, list[frames.Muted]] = {user: [] for user in users}
+    for user, conversation, until in rows.values_list("user_id", "conversation_id", "muted_until"):
+        moment = clock.optional_timestamp(selectors.muted_until(until))
+        muted[user].append(frames.Muted(str(conversation), moment))
+    return [muted[user] for user in users]
 
 
 def marks_chunks(marks: Mapping[str, selectors.Marks]) -> Iterator[dict[str, selectors.Marks]]:

@@ -23,7 +23,9 @@ from django.db import InterfaceError, OperationalError, connections
 from chatbe.core import clock
 from chatbe.core.errors import Unavailable
 from chatbe.core.metrics import Sample, Source
+from chatbe.embedded import AlreadyRunning, exclusive_var_lock
 from chatbe.hub import registry
+from chatbe.hub.gathering import Answer, Gathering, Question
 from chatbe.hub.hub import Hub
 from chatbe.hub.layer import PipelinedRedisChannelLayer
 from chatbe.wire import frames
@@ -45,6 +47,8 @@ _starting: asyncio.Future[Node] | None = None
 DATABASE_THREADS = 4
 LEAVE_PATIENCE = 1.0
 """Seconds before a group that nobody here follows is left: many leave together, and some come back."""
+CALL_PATIENCE = 30.0
+"""Seconds in which a call has its answer; longer than `CHATBE_STATEMENT_TIMEOUT` by default."""
 WATCH_PERIOD = 1.0
 """Seconds between two looks at silent and slow sockets."""
 
@@ -100,6 +104,8 @@ class Node:
         self.rate_limits: bool = settings.CHATBE_RATE_LIMITS
         self.max_unanswered: int = settings.CHATBE_MAX_UNANSWERED
         self._answers: dict[str, Callable[..., None]] = {}
+        self._gatherings: dict[Callable[..., Any], Gathering[Any, Any]] = {}
+        self._servers: list[asyncio.Server] = []
         self.metrics: list[Source] = [self._samples]
         """Who is asked for `/metrics`; parts add theirs."""
         self._joining: Counter[str] = Counter()
@@ -109,7 +115,14 @@ class Node:
     # --- life --------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Join the fan-out and start every part."""
+        """Join the fan-out and start every part. Raises `Unavailable` where the database cannot be had."""
+        if settings.EMBEDDED:
+            # `serve` has it already; under another ASGI server nobody else asks for it.
+            try:
+                exclusive_var_lock()
+            except AlreadyRunning as error:
+                logger.error("%s", error)  # noqa: TRY400 - its one line says it all
+                raise Unavailable(str(error)) from error
         self.epoch = await self.call(registry.epoch())
         layer = get_channel_layer()
         if isinstance(layer, PipelinedRedisChannelLayer):
@@ -172,6 +185,8 @@ class Node:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for server in self._servers:
+            server.close()
         if self.layer is not None:
             await self.layer.close()
         self._executor.shutdown(wait=False)
@@ -179,6 +194,10 @@ class Node:
             _current = None
 
     # --- work --------------------------------------------------------------------------------------
+
+    def keep(self, server: asyncio.Server) -> None:
+        """Close a server with this node."""
+        self._servers.append(server)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run a coroutine in the background; its failure is logged."""
@@ -198,7 +217,22 @@ class Node:
         The threads keep their connections. Not for work that may be left half done: what was sent
         to the database goes on when the caller is cancelled.
         """
-        return await asyncio.wrap_future(self._executor.submit(_with_connection, function, args, kwargs))
+        work = self._executor.submit(_with_connection, function, args, kwargs)
+        try:
+            # The connections have a deadline of their own; this one is for what waits for a thread.
+            return await asyncio.wait_for(asyncio.wrap_future(work), CALL_PATIENCE)
+        except TimeoutError as error:
+            raise Unavailable("The database does not answer.") from error
+
+    async def call_together(
+        self, function: Callable[[list[Question]], list[Answer]], question: Question
+    ) -> Answer:
+        """As `call`, of a function that answers many questions at once: those that come together share a call."""
+        gathering = self._gatherings.get(function)
+        if gathering is None:
+            gathering = self._gatherings[function] = Gathering(self, function)
+        answer: Answer = await gathering.ask(question)
+        return answer
 
     def answer(self, question: str, give: Callable[..., None]) -> None:
         """Let `ask(question, …)` call `give(done, …)` on the loop."""
@@ -319,7 +353,7 @@ class Node:
         )
         if self.layer is not None:
             yield Sample(
-                "gauge", "bus_available", "Whether every Redis host is connected.", self.layer.available
+                "gauge", "bus_available", "Whether every Redis host is connected.", int(self.layer.available)
             )
             yield Sample("counter", "bus_lost", "Publishes that Redis did not get.", self.layer.lost)
 

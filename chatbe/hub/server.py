@@ -31,6 +31,7 @@ from http import HTTPStatus
 from io import BytesIO
 from typing import Any, ClassVar, Final
 
+from chatbe.core.errors import Unavailable
 from chatbe.hub import listening, reactor
 
 _reactor = reactor.install()
@@ -828,8 +829,11 @@ class Server(DaphneServer):
         try:
             if self._start is not None:
                 await self._start()
-        except Exception:
-            logger.exception("the server cannot start")
+        except Exception as error:
+            if isinstance(error, Unavailable):
+                logger.error("the server cannot start: %s", error.detail)
+            else:
+                logger.exception("the server cannot start")
             self._exit_code = 1
             self._stop_reactor()
             return
