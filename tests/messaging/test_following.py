@@ -90,9 +90,10 @@ def begin(world: World, wire: Wire, revs: dict[str, int] | None = None) -> None:
 
 
 def last_rev(wire: Wire) -> int:
-    return max(
+    last: int = max(
         frame[frame["type"]]["rev"] for frame in wire.frames if frame["type"] in {"message", "conversation"}
     )
+    return last
 
 
 @pytest.mark.parametrize("back", [False, True])
