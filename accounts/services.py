@@ -344,9 +344,19 @@ def otps_issue(*, session_ids: Sequence[UUID]) -> dict[UUID, str]:
     return values
 
 
+OTP_TAKE: Final = """
+    UPDATE accounts_onetimepassword o SET used_at = $2::timestamptz
+      FROM accounts_session s, accounts_user u
+     WHERE o.digest = $1::bytea AND o.used_at IS NULL AND o.expires_at > $2
+       AND s.id = o.session_id AND s.revoked_at IS NULL AND s.expires_at > $2 AND u.id = s.user_id
+ RETURNING s.id, u.id, u.username, (extract(epoch FROM s.expires_at) * 1000000)::bigint"""
+"""As `otp_take`, of a digest at a time, on PostgreSQL: session, user, username, when the session expires."""
+
+
 def otp_take(*, otp: str) -> Session | None:
     """Use up a one-time password: its live session with its user, or None. One of many takers succeeds."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]{22,86}", otp, re.ASCII):
+    digest = otp_digest(otp)
+    if digest is None:
         return None
     now = clock.now()
     adapted = connection.ops.adapt_datetimefield_value(now)
@@ -357,7 +367,7 @@ def otp_take(*, otp: str) -> Session | None:
             " WHERE digest = %s AND used_at IS NULL AND expires_at > %s AND session_id IN"
             " (SELECT id FROM accounts_session WHERE revoked_at IS NULL AND expires_at > %s)"
             " RETURNING session_id",
-            [adapted, _otp_digest(otp), adapted, adapted],
+            [adapted, digest, adapted, adapted],
         )
         taken = cursor.fetchone()
     if taken is None:
@@ -370,6 +380,11 @@ def _otp_store(*, session_id: UUID) -> Otp:
     expires_at = clock.now() + settings.CHATBE_OTP_LIFETIME
     OneTimePassword.objects.create(digest=_otp_digest(value), session_id=session_id, expires_at=expires_at)
     return Otp(value, expires_at)
+
+
+def otp_digest(otp: str) -> bytes | None:
+    """Under what a one-time password is kept; None for what can be none."""
+    return _otp_digest(otp) if re.fullmatch(r"[A-Za-z0-9_-]{22,86}", otp, re.ASCII) else None
 
 
 def _otp_digest(otp: str) -> bytes:

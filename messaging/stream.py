@@ -19,6 +19,7 @@ from django.db import connection
 
 from accounts import selectors as accounts
 from chatbe.core.errors import NotFound
+from chatbe.hub.database import Row, Value, put_by_loop
 from chatbe.wire import frames
 from messaging import selectors
 from messaging.models import Conversation, Epoch, Membership
@@ -61,6 +62,34 @@ class Piece:
     event: frames.Event
 
 
+STREAMS_OF = """
+    SELECT m.conversation_id, c.kind, c.head_rev, c.state_rev, m.joined_seq, m.joined_rev, m.active
+      FROM messaging_membership m JOIN messaging_conversation c ON c.id = m.conversation_id
+     WHERE m.user_id = $1::uuid
+     ORDER BY m.conversation_id"""
+
+
+def _user_value(user: UUID) -> list[Value]:
+    return [str(user).encode()]
+
+
+def _streams(rows: list[Row], _user: UUID) -> list[Stream]:
+    direct = Conversation.Kind.DIRECT.value.encode()
+    return [
+        Stream(
+            str(conversation or b"", "ascii"),
+            kind == direct,
+            int(head or 0),
+            int(state or 0),
+            int(hidden or 0),
+            max(int(joined or 0) - 1, 0),
+            active == b"t",
+        )
+        for conversation, kind, head, state, hidden, joined, active in rows
+    ]
+
+
+@put_by_loop(STREAMS_OF, values=_user_value, answer=_streams)
 def streams_of(user: UUID) -> list[Stream]:
     """Every conversation that the user is or was a member of, with its head; one statement."""
     rows = (

@@ -250,7 +250,7 @@ async def _serve(socket: SocketConsumer, wanted: list[Wanted], cursors: dict[str
             wanted = unfinished + wanted
         if not socket.lag:
             socket.missed_marks = False
-            await _send_marks(socket)
+            await _send_marks(socket, any_at_all=bool(cursors))
         if not socket.lag and not socket.missed_marks:
             return
         # Too much happened meanwhile to be held: read on from where holding was given up.
@@ -265,9 +265,9 @@ def _frame(socket: SocketConsumer, piece: stream.Piece) -> bytes:
     return encode_text_frame(codec.encode(piece.event if ack is None else ack))
 
 
-async def _send_marks(socket: SocketConsumer) -> None:
-    """Every member's marks in the user's conversations, in frames of a bounded size."""
-    marks = await socket.node.call(stream.marks_of, user=socket.identity.user_id)
+async def _send_marks(socket: SocketConsumer, *, any_at_all: bool) -> None:
+    """Every member's marks in the user's conversations, if there are `any_at_all`, in frames of a bounded size."""
+    marks = await socket.node.call(stream.marks_of, user=socket.identity.user_id) if any_at_all else {}
     chunk: dict[str, dict[str, tuple[int, int]]] = {}
     size = 0
     for conversation, members in marks.items():

@@ -12,11 +12,12 @@ from uuid import UUID
 from django.conf import settings
 
 from accounts import selectors as accounts
+from chatbe.core.clock import microseconds, moment
 from chatbe.hub.registry import Handler
 from chatbe.wire import codec, frames
 from chatbe.wire.websocket import encode_text_frame
 from presence import registry, services
-from presence.registry.base import Change, Status, microseconds, moment
+from presence.registry.base import Change, Status
 
 if TYPE_CHECKING:
     from chatbe.hub.consumer import SocketConsumer
@@ -158,7 +159,7 @@ class _NodeDirectory:
 
     async def mutual_contacts(self, user: str) -> Sequence[services.MutualContact]:
         """One query."""
-        return await self._node.call(partial(accounts.mutual_contacts, user_id=UUID(user)))
+        return await self._node.call(accounts.mutual_contacts, user_id=UUID(user))
 
     async def store_last_seen(self, seen: Mapping[str, datetime]) -> None:
         """Three statements for any number of users."""

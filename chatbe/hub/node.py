@@ -9,20 +9,20 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import psycopg
 import psycopg_pool
 from channels.layers import get_channel_layer
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connections
+from django.db import InterfaceError, OperationalError, connection, connections
 
 from chatbe.core import clock
 from chatbe.core.errors import Unavailable
 from chatbe.core.metrics import Sample, Source
 from chatbe.embedded import AlreadyRunning, exclusive_var_lock
-from chatbe.hub import registry
+from chatbe.hub import database, registry
 from chatbe.hub.hub import Hub
 from chatbe.hub.layer import PipelinedRedisChannelLayer
 from chatbe.wire import frames
@@ -87,6 +87,8 @@ class Node:
         self._thread = threading.get_ident()
         self._executor = concurrent.futures.ThreadPoolExecutor(DATABASE_THREADS, "chatbe-database")
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._database: database.Database | None = None
+        """Where the loop itself puts short questions; on SQLite the threads answer all."""
         self.layer: PipelinedRedisLoopLayer | None = None
         """The Redis layer of this loop; a process that runs alone has nobody to tell and none."""
         self.channel = ""
@@ -113,6 +115,8 @@ class Node:
                 logger.error("%s", error)  # noqa: TRY400 - its one line says it all
                 raise Unavailable(str(error)) from error
         self.epoch = await self.call(registry.epoch())
+        if connection.vendor == "postgresql":
+            self._database = database.Database()
         layer = get_channel_layer()
         if isinstance(layer, PipelinedRedisChannelLayer):
             self.layer = layer.loop_layer()
@@ -178,6 +182,8 @@ class Node:
             server.close()
         if self.layer is not None:
             await self.layer.close()
+        if self._database is not None:
+            self._database.close()
         self._executor.shutdown(wait=False)
         if _current is self:
             _current = None
@@ -200,13 +206,18 @@ class Node:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("background task failed", exc_info=error)
 
-    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run blocking database work on one of the node's threads. Raises `Unavailable` when the database fails.
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        """Begin blocking database work on one of the node's threads; awaiting it gives the result.
+
+        Where the loop can put the same question itself (`chatbe.hub.database`), it does. Raises
+        `Unavailable` when the database fails.
 
         The threads keep their connections. Not for work that may be left half done: what was sent
         to the database goes on when the caller is cancelled.
         """
-        return await asyncio.wrap_future(self._executor.submit(_with_connection, function, args, kwargs))
+        if self._database is not None and (question := database.direct(function)) is not None:
+            return self._database.ask(question, *args, **kwargs)
+        return asyncio.wrap_future(self._executor.submit(_with_connection, function, args, kwargs))
 
     def answer(self, question: str, give: Callable[..., None]) -> None:
         """Let `ask(question, …)` call `give(done, …)` on the loop."""

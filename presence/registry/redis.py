@@ -26,6 +26,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
 
+from chatbe.core.clock import moment
 from presence.registry.base import (
     MICROSECONDS,
     Change,
@@ -36,7 +37,6 @@ from presence.registry.base import (
     PresenceUnavailable,
     Status,
     Terms,
-    moment,
 )
 
 logger = logging.getLogger("presence.registry")
