@@ -19,7 +19,8 @@ def _otp_values(otp: str, _username: str | None) -> list[Value] | None:
 def _identity(rows: list[Row], _otp: str, username: str | None) -> Identity | None:
     if not rows:
         return None
-    session, user, name, expires_at = (str(value, "ascii") for value in rows[0] if value is not None)
+    session, rest = (str(value, "ascii") for value in rows[0] if value is not None)
+    user, name, expires_at = rest.split(" ")
     if username is not None and username.lower() != name:
         return None
     return Identity(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
@@ -28,13 +28,11 @@ class Status:
     last_seen: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """A mutual contact."""
+class Peer(NamedTuple):
+    """A mutual contact. `key` is the id as text, which is how servers name users to each other."""
 
-    id: UUID
+    key: str
     username: str
-    display_name: str
     last_seen_at: datetime | None
 
 
@@ -158,7 +156,7 @@ def _mutual_with(viewer: UUID) -> Q:
 
 
 MUTUAL_CONTACTS: Final = """
-    SELECT u.id, u.username, u.display_name, (extract(epoch FROM u.last_seen_at) * 1000000)::bigint
+    SELECT u.id, u.username, (extract(epoch FROM u.last_seen_at) * 1000000)::bigint
       FROM accounts_contact c JOIN accounts_user u ON u.id = c.target_id
      WHERE c.owner_id = $1::uuid
        AND (SELECT true FROM accounts_contact b WHERE b.owner_id = c.target_id AND b.target_id = $1)
@@ -176,13 +174,12 @@ def _user_value(*, user_id: UUID) -> list[Value]:
 def _peers(rows: list[Row], *, user_id: UUID) -> list[Peer]:  # noqa: ARG001 - who asked
     return [
         Peer(
-            UUID(str(user, "ascii")),
-            str(username, "ascii"),
-            str(display_name, "utf-8"),
+            user.decode(),
+            username.decode(),
             None if seen is None else clock.moment(int(seen)),
         )
-        for user, username, display_name, seen in rows
-        if user is not None and username is not None and display_name is not None
+        for user, username, seen in rows
+        if user is not None and username is not None
     ]
 
 
@@ -193,9 +190,9 @@ def mutual_contacts(*, user_id: UUID) -> list[Peer]:
         User.objects.filter(contact_of__owner=user_id)
         .filter(_mutual_with(user_id))
         .order_by("id")
-        .values_list("id", "username", "display_name", "last_seen_at")
+        .values_list("id", "username", "last_seen_at")
     )
-    return [Peer(*row) for row in rows]
+    return [Peer(str(user), username, seen) for user, username, seen in rows]
 
 
 def are_mutual(*, one: UUID, other: UUID) -> bool:

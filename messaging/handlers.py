@@ -68,6 +68,9 @@ class MessagingPart:
         for timer in self._typing.values():
             timer.cancel()
 
+    def arriving(self, socket: SocketConsumer) -> None:
+        """Nothing to ask for."""
+
     async def connected(self, socket: SocketConsumer) -> None:
         """Nothing is sent before the client's `sync`."""
 
