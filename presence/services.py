@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models import Case, Value, When
 
 from accounts.models import User
@@ -325,8 +325,8 @@ class PresenceService:
         audiences: dict[tuple[int, ...], tuple[list[str], list[frames.Event]]] = {}
         for connection, events in gathered.items():
             audiences.setdefault(tuple(map(id, events)), ([], events))[0].append(connection)
-        for connections, events in audiences.values():
-            self._sockets.send(connections, events)
+        for audience, events in audiences.values():
+            self._sockets.send(audience, events)
 
     def bus_interrupted(self) -> None:
         """The bus may have lost something: ask the registry what has changed."""
@@ -567,16 +567,25 @@ async def _tolerant(work: Awaitable[None]) -> None:
         logger.info("presence goes on later", extra={"reason": error.detail})
 
 
+# The rows are locked in one order, so that two processes cannot wait for each other.
+LAST_SEEN = """
+    UPDATE accounts_user u SET last_seen_at = later.seen
+      FROM (SELECT x.id, told.seen
+              FROM unnest(%s::uuid[], %s::timestamptz[]) AS told(id, seen) JOIN accounts_user x ON x.id = told.id
+             WHERE x.last_seen_at IS NULL OR x.last_seen_at < told.seen
+             ORDER BY x.id FOR NO KEY UPDATE OF x) later
+     WHERE u.id = later.id"""
+
+
 def last_seen_store(*, seen: Mapping[UUID, datetime]) -> None:
     """Keep when users were last online, where that is later than what is stored. Blocking."""
+    database = connections["default"]
+    if database.vendor == "postgresql":
+        with database.cursor() as cursor:
+            cursor.execute(LAST_SEEN, [list(seen), list(seen.values())])
+        return
     with transaction.atomic():
-        # Locked in one order, so that two processes cannot wait for each other.
-        rows = (
-            User.objects.filter(pk__in=seen)
-            .order_by("pk")
-            .select_for_update(no_key=True)
-            .values_list("pk", "last_seen_at")
-        )
+        rows = User.objects.filter(pk__in=seen).order_by("pk").values_list("pk", "last_seen_at")
         later = {pk: seen[pk] for pk, stored in rows if stored is None or stored < seen[pk]}
         if later:
             moments = Case(*(When(pk=pk, then=Value(moment)) for pk, moment in later.items()))

@@ -42,6 +42,8 @@ _current: Node | None = None
 _starting: asyncio.Future[Node] | None = None
 
 DATABASE_THREADS = 4
+LEAVE_SECONDS = 0.1
+"""Groups of users who have gone are left together after so long."""
 WATCH_PERIOD = 1.0
 """Seconds between two looks at silent and slow sockets."""
 
@@ -98,6 +100,8 @@ class Node:
         # Read once: Django's settings are slow to ask on the hot path.
         self.rate_limits: bool = settings.CHATBE_RATE_LIMITS
         self.max_unanswered: int = settings.CHATBE_MAX_UNANSWERED
+        self._left: set[str] = set()
+        self._leaving: asyncio.TimerHandle | None = None
         self._answers: dict[str, Callable[..., None]] = {}
         self._servers: list[asyncio.Server] = []
         self.metrics: list[Source] = [self._samples]
@@ -175,6 +179,8 @@ class Node:
     async def stop(self) -> None:
         """Let go of everything; sockets that are still there are lost."""
         global _current
+        if self._leaving is not None:
+            self._leaving.cancel()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -271,15 +277,24 @@ class Node:
             await self.layer.group_discard_many(groups, self.channel)
 
     def left(self, user: str) -> None:
-        """A user's last socket here is gone: leave the groups, unless they are back by then."""
-        self.spawn(self._leave_user(user))
+        """A user's last socket here is gone: leave their group soon, with others', unless they are back by then."""
+        self._left.add(user)
+        if self._leaving is None:
+            self._leaving = self.loop.call_later(LEAVE_SECONDS, self._leave_groups)
 
-    async def _leave_user(self, user: str) -> None:
-        if user not in self.hub.users:
-            await self.leave([f"user.{user}"])
-            if user in self.hub.users:
-                # Back while Redis was told; what was published between is found by the new socket's sync.
-                await self.join([f"user.{user}"])
+    def _leave_groups(self) -> None:
+        self._leaving = None
+        left, self._left = self._left, set()
+        gone = [user for user in left if user not in self.hub.users]
+        if gone:
+            self.spawn(self._leave_users(gone))
+
+    async def _leave_users(self, users: list[str]) -> None:
+        await self.leave([f"user.{user}" for user in users])
+        back = [f"user.{user}" for user in users if user in self.hub.users]
+        if back:
+            # Back while Redis was told; what was published between is found by the new socket's sync.
+            await self.join(back)
 
     def _samples(self) -> Iterator[Sample]:
         """What the hub and the layer say of themselves; from any thread."""
