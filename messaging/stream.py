@@ -62,9 +62,13 @@ class Piece:
     event: frames.Event
 
 
+# A look-up in place of a join, which the planner may turn into a walk through all conversations.
 STREAMS_OF = """
-    SELECT m.conversation_id, c.kind, c.head_rev, c.state_rev, m.joined_seq, m.joined_rev, m.active
-      FROM messaging_membership m JOIN messaging_conversation c ON c.id = m.conversation_id
+    SELECT m.conversation_id,
+           (SELECT concat_ws(' ', c.kind, c.head_rev, c.state_rev)
+              FROM messaging_conversation c WHERE c.id = m.conversation_id),
+           m.joined_seq, m.joined_rev, m.active
+      FROM messaging_membership m
      WHERE m.user_id = $1::uuid
      ORDER BY m.conversation_id"""
 
@@ -74,19 +78,22 @@ def _user_value(user: UUID) -> list[Value]:
 
 
 def _streams(rows: list[Row], _user: UUID) -> list[Stream]:
-    direct = Conversation.Kind.DIRECT.value.encode()
-    return [
-        Stream(
-            str(conversation or b"", "ascii"),
-            kind == direct,
-            int(head or 0),
-            int(state or 0),
-            int(hidden or 0),
-            max(int(joined or 0) - 1, 0),
-            active == b"t",
-        )
-        for conversation, kind, head, state, hidden, joined, active in rows
-    ]
+    streams = []
+    for conversation, stands, hidden, joined, active in rows:
+        if conversation is not None and stands is not None:
+            kind, head, state = stands.decode().split(" ")
+            streams.append(
+                Stream(
+                    conversation.decode(),
+                    kind == Conversation.Kind.DIRECT,
+                    int(head),
+                    int(state),
+                    int(hidden or 0),
+                    max(int(joined or 0) - 1, 0),
+                    active == b"t",
+                )
+            )
+    return streams
 
 
 @put_by_loop(STREAMS_OF, values=_user_value, answer=_streams)
