@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -200,6 +200,31 @@ def mutual_contacts(*, user_id: UUID) -> list[Peer]:
 def are_mutual(*, one: UUID, other: UUID) -> bool:
     """Whether both have added each other and neither blocks the other. One query."""
     return User.objects.filter(id=other, contact_of__owner=one).filter(_mutual_with(one)).exists()
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """Somebody was added: `target`, by the user of this name. `identity` tells this from another time."""
+
+    identity: str
+    target: UUID
+    username: str
+    mutual: bool
+
+
+def contacts_added(*, targets: Collection[UUID], since: datetime) -> list[Added]:
+    """Who has added one of `targets` since a moment, unless blocked by them. One query."""
+    rows = (
+        Contact.objects.filter(target__in=targets, created_at__gte=since)
+        .exclude(Exists(Block.objects.filter(blocker=OuterRef("target"), blocked=OuterRef("owner"))))
+        .annotate(
+            mutual=Exists(Contact.objects.filter(owner=OuterRef("target"), target=OuterRef("owner")))
+            & ~Exists(Block.objects.filter(blocker=OuterRef("owner"), blocked=OuterRef("target")))
+        )
+        .order_by("id")
+        .values_list("id", "target_id", "owner__username", "mutual")
+    )
+    return [Added(str(key), target, username, mutual) for key, target, username, mutual in rows]
 
 
 def contacts_of(*, user_id: UUID) -> QuerySet[User]:

@@ -525,9 +525,9 @@ def contact_add(*, owner: User, username: str) -> ContactAdded:
         # The lock also makes the two questions below stay true until the commit.
         if target.id not in _users_lock(owner.id, target.id):
             raise NotFound("There is no user of this name.")
-        _, created = Contact.objects.get_or_create(owner=owner, target=target)
+        contact, created = Contact.objects.get_or_create(owner=owner, target=target)
         if created:
-            _contact_changed(owner=owner, target_id=target.id, added=True)
+            _contact_changed(owner=owner, target_id=target.id, added=True, identity=str(contact.id))
     return ContactAdded(target.id, created)
 
 
@@ -542,7 +542,7 @@ def contact_remove(*, owner: User, username: str) -> None:
         _contact_changed(owner=owner, target_id=target.id, added=False)
 
 
-def _contact_changed(*, owner: User, target_id: UUID, added: bool) -> None:
+def _contact_changed(*, owner: User, target_id: UUID, added: bool, identity: str = "") -> None:
     _control_revs_raise(owner.id, target_id)
     blocks = set(
         Block.objects.filter(
@@ -552,7 +552,7 @@ def _contact_changed(*, owner: User, target_id: UUID, added: bool) -> None:
     if target_id not in blocks:
         mutual = added and not blocks and selectors.contact_exists(owner=target_id, target=owner.id)
         event = frames.Contact(username=owner.username, added=added, mutual=mutual)
-        _after_commit(fanout.to_users, [target_id], event)
+        _after_commit(fanout.to_users, [target_id], event, identity=identity)
     _relation_changed(owner.id, target_id)
 
 

@@ -9,13 +9,14 @@ from django.core.asgi import get_asgi_application
 django_application = get_asgi_application()
 
 from channels.routing import ProtocolTypeRouter, URLRouter
-from django.urls import path
+from django.urls import path, re_path
 
 from chatbe.hub.consumer import SocketConsumer
-from chatbe.hub.origin import OriginGuard
+from chatbe.hub.origin import OriginGuard, refuse
 
-application = ProtocolTypeRouter({
-    "http": django_application,
+sockets = URLRouter([
     # `path` is typed for views; Channels gives it applications.
-    "websocket": OriginGuard(URLRouter([path("v1/ws", SocketConsumer.as_asgi())])),  # type: ignore[arg-type,list-item]
-})  # fmt: skip
+    path("v1/ws", SocketConsumer.as_asgi()),  # type: ignore[arg-type,list-item]
+    re_path("", refuse),  # type: ignore[arg-type,list-item]
+])  # fmt: skip
+application = ProtocolTypeRouter({"http": django_application, "websocket": OriginGuard(sockets)})

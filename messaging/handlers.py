@@ -86,6 +86,10 @@ class MessagingPart:
     def bus_lost(self) -> None:
         """The hub itself asks the database."""
 
+    def database_replaced(self) -> None:
+        """Forget where messages go: a conversation may be gone, or have another id."""
+        self._routes.clear()
+
     # --- send --------------------------------------------------------------------------------------
 
     def on_send(self, socket: SocketConsumer, frame: frames.Send) -> None:

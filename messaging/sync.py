@@ -20,7 +20,8 @@ from chatbe.hub.outbox import State
 from chatbe.wire import codec, frames
 from chatbe.wire.codes import CloseCode
 from chatbe.wire.websocket import encode_text_frame
-from messaging import selectors, stream
+from messaging import parts, selectors, stream
+from messaging.parts import Part
 from messaging.stream import Stream, Wanted
 
 if TYPE_CHECKING:
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("messaging.sync")
 
 PAGE_CONVERSATIONS = 100
-PAGE_ROWS = 100
+"""Parts of a page at most."""
+PAGE_ROWS = 250
+"""Messages of a page at most: usually some 100 KiB."""
+PAGE_BYTES = 256 * 1024
+"""After a page of more bytes the next has fewer messages in proportion."""
 GAP_ROWS = 500
 STATES_AT_ONCE = 200
 MARKS_BYTES = 128 * 1024
@@ -238,16 +243,21 @@ async def _serve(socket: SocketConsumer, wanted: list[Wanted], cursors: dict[str
 
     `cursors` is moved to where the stream stands.
     """
+    rows = PAGE_ROWS
     while True:
         while wanted:
-            page, wanted = wanted[:PAGE_CONVERSATIONS], wanted[PAGE_CONVERSATIONS:]
-            pieces, ends = await socket.node.call(stream.read, page, limit=PAGE_ROWS)
-            await _write(socket, [_frame(socket, piece) for piece in pieces])
-            cursors.update(ends)
-            unfinished = [item for item in page if ends[item.conversation] < item.head]
-            for item in unfinished:
-                item.after = ends[item.conversation]
-            wanted = unfinished + wanted
+            page = _page(wanted, rows)
+            found = await socket.node.call_together(parts.read, (page, rows))
+            ready = [_frames(socket, part) for part in found]
+            # Where messages are long, the next page has fewer of them.
+            rows = max(1, min(PAGE_ROWS, rows * PAGE_BYTES // max(1, sum(map(len, ready)))))
+            await _write(socket, ready)
+            unfinished = []
+            for item, part in zip(page, found, strict=True):
+                cursors[item.conversation] = item.after = part.end
+                if part.end < item.head:
+                    unfinished.append(item)
+            wanted = unfinished + wanted[len(page) :]
         if not socket.lag:
             socket.missed_marks = False
             await _send_marks(socket, any_at_all=bool(cursors))
@@ -259,15 +269,31 @@ async def _serve(socket: SocketConsumer, wanted: list[Wanted], cursors: dict[str
         wanted = await _wanted(socket, cursors)
 
 
-def _frame(socket: SocketConsumer, piece: stream.Piece) -> bytes:
-    """The event's frame, or that of the ack which stands for it on this socket."""
-    ack = socket.take_ack(piece.conversation, piece.rev)
-    return encode_text_frame(codec.encode(piece.event if ack is None else ack))
+def _page(wanted: list[Wanted], rows: int) -> list[Wanted]:
+    """What to read next: so many parts that `rows` messages may be in them, or `PAGE_CONVERSATIONS`."""
+    for count, want in enumerate(wanted[:PAGE_CONVERSATIONS]):
+        if rows <= 0:
+            return wanted[:count]
+        rows -= want.head - want.after
+    return wanted[:PAGE_CONVERSATIONS]
+
+
+def _frames(socket: SocketConsumer, part: Part) -> bytes:
+    """The part's events, or the acks which stand for some of them on this socket."""
+    if not socket.acks:
+        return part.frames()
+    ready = []
+    for rev, payload in zip(part.revs, part.payloads, strict=True):
+        ack = socket.take_ack(part.conversation, rev)
+        ready.append(encode_text_frame(payload if ack is None else codec.encode(ack)))
+    return b"".join(ready)
 
 
 async def _send_marks(socket: SocketConsumer, *, any_at_all: bool) -> None:
     """Every member's marks in the user's conversations, if there are `any_at_all`, in frames of a bounded size."""
-    marks = await socket.node.call(stream.marks_of, user=socket.identity.user_id) if any_at_all else {}
+    marks: dict[str, dict[str, tuple[int, int]]] = {}
+    if any_at_all:
+        marks = await socket.node.call_together(stream.marks_of, socket.identity.user_id)
     chunk: dict[str, dict[str, tuple[int, int]]] = {}
     size = 0
     for conversation, members in marks.items():
@@ -282,10 +308,10 @@ async def _send_marks(socket: SocketConsumer, *, any_at_all: bool) -> None:
 async def _write(socket: SocketConsumer, ready: list[bytes]) -> None:
     """Write when the transport has room."""
     _alive(socket)
-    if ready:
+    if data := b"".join(ready):
         await socket.writable()
         _alive(socket)
-        socket.transport.write_frames(b"".join(ready))
+        socket.transport.write_frames(data)
 
 
 def _go_live(socket: SocketConsumer, cursors: dict[str, int]) -> None:

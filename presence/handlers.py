@@ -85,6 +85,9 @@ class PresencePart:
         """Ask the registry what has changed."""
         self.service.bus_interrupted()
 
+    def database_replaced(self) -> None:
+        """Every socket is closed, and contacts are read anew when they come back."""
+
 
 def on_presence(node: Node, notice: dict[str, Any]) -> None:
     """Changes that some node has published."""

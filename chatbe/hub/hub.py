@@ -31,6 +31,9 @@ logger = logging.getLogger("chatbe.hub")
 GAP_PATIENCE = 0.05
 """Seconds that a later event waits for the missing one: two servers' publishes cross as a matter of course."""
 
+WAITING_CHANGES = 256
+"""Changes of one conversation that may wait for a gap to be read; over that they are read as well."""
+
 
 @dataclass(slots=True)
 class Change:
@@ -325,6 +328,8 @@ class Hub:
             topic.waiting = None
         elif topic.repair is None:
             topic.repair = self._node.spawn(self._repair(topic, GAP_PATIENCE))
+        if waiting and len(waiting) > WAITING_CHANGES:
+            self._let_go(topic, waiting)
 
     def note_head(self, conversation: str, head: int, *, patience: float = GAP_PATIENCE) -> None:
         """The database has changes up to `head`: if the hub is behind, it reads them after `patience` seconds."""
@@ -387,6 +392,15 @@ class Hub:
                 late.ack.duplicate = True
                 self._answer(late.origin, late.ack)
         self._let_next_through(topic, waiting)
+
+    def _let_go(self, topic: Topic, waiting: dict[int, Change]) -> None:
+        """Let go of what waits: the repair under way reads on until it has come so far."""
+        topic.target = max(topic.target, *waiting)
+        topic.waiting = {}
+        for change in waiting.values():
+            if change.ack is not None:
+                # The message itself follows, also to its sender.
+                self._answer_apart(change.origin, topic.id, change.rev, change.ack)
 
     def _drop_unknown(self, topic: Topic, revs: list[int]) -> None:
         """Let go of what waited before a read that went to the head and did not reach it.

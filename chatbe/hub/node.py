@@ -23,6 +23,7 @@ from chatbe.core.errors import Unavailable
 from chatbe.core.metrics import Sample, Source
 from chatbe.embedded import AlreadyRunning, exclusive_var_lock
 from chatbe.hub import database, registry
+from chatbe.hub.gathering import Answer, Gathering, Question
 from chatbe.hub.hub import Hub
 from chatbe.hub.layer import PipelinedRedisChannelLayer
 from chatbe.wire import frames
@@ -42,6 +43,8 @@ _current: Node | None = None
 _starting: asyncio.Future[Node] | None = None
 
 DATABASE_THREADS = 4
+CALL_PATIENCE = 30.0
+"""Seconds in which a call has its answer; longer than `CHATBE_STATEMENT_TIMEOUT` by default."""
 LEAVE_SECONDS = 0.1
 """Groups of users who have gone are left together after so long."""
 WATCH_PERIOD = 1.0
@@ -103,6 +106,7 @@ class Node:
         self._left: set[str] = set()
         self._leaving: asyncio.TimerHandle | None = None
         self._answers: dict[str, Callable[..., None]] = {}
+        self._gatherings: dict[Callable[..., Any], Gathering[Any, Any]] = {}
         self._servers: list[asyncio.Server] = []
         self.metrics: list[Source] = [self._samples]
         """Who is asked for `/metrics`; parts add theirs."""
@@ -223,7 +227,25 @@ class Node:
         """
         if self._database is not None and (question := database.direct(function)) is not None:
             return self._database.ask(question, *args, **kwargs)
-        return asyncio.wrap_future(self._executor.submit(_with_connection, function, args, kwargs))
+        return self._call(function, args, kwargs)
+
+    async def _call(self, function: Callable[..., T], args: Any, kwargs: Any) -> T:
+        work = self._executor.submit(_with_connection, function, args, kwargs)
+        try:
+            # The connections have a deadline of their own; this one is for what waits for a thread.
+            return await asyncio.wait_for(asyncio.wrap_future(work), CALL_PATIENCE)
+        except TimeoutError as error:
+            raise Unavailable("The database does not answer.") from error
+
+    async def call_together(
+        self, function: Callable[[list[Question]], list[Answer]], question: Question
+    ) -> Answer:
+        """As `call`, of a function that answers many questions at once: those that come together share a call."""
+        gathering = self._gatherings.get(function)
+        if gathering is None:
+            gathering = self._gatherings[function] = Gathering(self, function)
+        answer: Answer = await gathering.ask(question)
+        return answer
 
     def answer(self, question: str, give: Callable[..., None]) -> None:
         """Let `ask(question, …)` call `give(done, …)` on the loop."""

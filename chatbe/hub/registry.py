@@ -79,6 +79,9 @@ class Part(Protocol):
     def bus_lost(self) -> None:
         """The fan-out may have lost any number of events since the last call."""
 
+    def database_replaced(self) -> None:
+        """The database went back, or is another: nothing that is remembered of it holds."""
+
 
 _parts: list[Callable[[], Part]] = []
 _controls: dict[str, list[Callable[[Node, dict[str, Any]], None]]] = {}

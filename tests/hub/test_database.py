@@ -80,7 +80,8 @@ async def test_each_of_a_crowd_gets_its_own_answer(asked: Database) -> None:
 
 
 async def test_null_is_told_from_an_empty_text(asked: Database) -> None:
-    assert await asyncio.gather(asked.ask(ECHO, None), asked.ask(ECHO, "")) == [None, b""]
+    assert await asked.ask(ECHO, None) is None
+    assert await asked.ask(ECHO, "") == b""
 
 
 async def test_what_changes_something_shares_its_commits_and_is_told_after_them(

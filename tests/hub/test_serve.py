@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -74,8 +75,26 @@ def test_a_database_that_is_away_at_the_start_gets_one_line(deployment: Deployme
     deployment.environment["DATABASE_URL"] = f"postgres://{url.username}@127.0.0.1:1/away"
     refused = serve(deployment, "--port", "0")
     assert refused.returncode == 1
-    assert "the server cannot start: The database does not answer" in refused.stderr
+    assert "The database does not answer" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.embedded
+def test_an_empty_database_gets_one_line(tmp_path: Path) -> None:
+    with Deployment(settings={"CHATBE_VAR_DIR": str(tmp_path)}) as empty:
+        refused = serve(empty, "--port", "0")
+    assert refused.returncode == 1
+    assert "Run: python manage.py migrate" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_socket_elsewhere_is_refused(deployment: Deployment) -> None:
+    server = deployment.server()
+    for path in ("/", "/v1/ws/", "/v1/me"):
+        with pytest.raises(InvalidStatus) as refused:
+            connect(f"ws://127.0.0.1:{server.port}{path}")
+        assert refused.value.response.status_code == 403
+    assert "Traceback" not in server.said()
 
 
 @pytest.mark.embedded

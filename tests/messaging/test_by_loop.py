@@ -31,7 +31,7 @@ def test_where_a_users_conversations_stand() -> None:
     async def ask() -> list[list[stream.Stream]]:
         asked = database.Database()
         try:
-            return await asyncio.gather(*(asked.ask(question, user.id) for user in (alice, bob)))
+            return list(await asyncio.gather(*(asked.ask(question, user.id) for user in (alice, bob))))
         finally:
             asked.close()
 

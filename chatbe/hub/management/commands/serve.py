@@ -11,7 +11,8 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import connection
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
 from django.utils.module_loading import import_string
 
 from chatbe.embedded import AlreadyRunning, exclusive_var_lock
@@ -65,6 +66,8 @@ class Command(BaseCommand):
                 "REDIS_URL=redis://…"
             )
 
+        _look_at_database()
+
         def command(listener: int, link: int, folder: str) -> list[str]:
             worker = [sys.executable, sys.argv[0], "serve", "--fd", str(listener), "--supervised", str(link)]
             return [*worker, "--siblings", folder, "--skip-checks"]
@@ -78,6 +81,8 @@ class Command(BaseCommand):
         if settings.EMBEDDED:
             exclusive_var_lock()
         listener = endpoint.open()
+        if supervised is None:
+            _look_at_database()
         # From here on this process has Twisted's reactor, which a supervisor does not want.
         from chatbe.hub import node, siblings  # noqa: PLC0415 - as said
         from chatbe.hub.server import Server, ServerOptions  # noqa: PLC0415 - as said
@@ -111,3 +116,16 @@ class Command(BaseCommand):
         for url in urls:
             self.stdout.write(f"listening on {url}")
         self.stdout.flush()
+
+
+def _look_at_database() -> None:
+    """Raises CommandError where the database cannot be had, or lacks tables that this code needs."""
+    try:
+        executor = MigrationExecutor(connection)
+        missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    except DatabaseError as error:
+        raise CommandError(f"The database does not answer: {error}") from error
+    finally:
+        connection.close()
+    if missing:
+        raise CommandError(f"The database lacks {len(missing)} migrations. Run: python manage.py migrate")
