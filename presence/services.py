@@ -265,7 +265,9 @@ class PresenceService:
         early = self._arriving.pop(connection, None)
         if early is not None:
             local, _, reading = early
-            reading.cancel()
+            if not reading.cancel() and not reading.cancelled():
+                # Nobody wants to know any more, not even why it failed.
+                reading.exception()
             self._leave(local, connection)
         lease = self._forget(connection)
         if lease is None:

@@ -94,6 +94,7 @@ class Process:
         self._cluster.told.set()
 
     async def connect(self, person: Person, connection: str, session: str = "") -> None:
+        self.service.arriving(user=person.key, connection=connection)
         await self.service.connected(
             user=person.key, connection=connection, session=session or f"session-of-{person.username}"
         )
