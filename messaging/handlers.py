@@ -79,6 +79,9 @@ class MessagingPart:
         for typist in self._typing.values():
             typist.rest()
 
+    def arriving(self, socket: SocketConsumer) -> None:
+        """Nothing to ask for."""
+
     async def connected(self, socket: SocketConsumer) -> None:
         """Nothing is sent before the client's `sync`."""
 

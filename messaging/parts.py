@@ -103,7 +103,10 @@ def _part_of(want: Wanted, pieces: Sequence[Piece], ends: Mapping[str, int]) -> 
 
 # --- PostgreSQL --------------------------------------------------------------------------------------------
 
-PLAIN: Final = "m.edited_at IS NULL AND m.deleted_at IS NULL AND m.body IS NOT NULL AND m.mentions IS NULL AND NOT m.reacted"
+PLAIN: Final = (
+    "m.edited_at IS NULL AND m.deleted_at IS NULL AND m.body IS NOT NULL"
+    " AND m.mentions IS NULL AND NOT m.reacted"
+)
 """Messages of which PostgreSQL makes the JSON. Of others it gives the id after `NAMED`, and they become
 objects first: whatever they have that plain ones have not is put into the object in one place."""
 NAMED: Final = b"!"

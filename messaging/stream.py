@@ -25,6 +25,7 @@ from accounts import selectors as accounts
 from accounts.models import User
 from chatbe.core import clock
 from chatbe.core.errors import NotFound
+from chatbe.hub.database import Row, Value, put_by_loop
 from chatbe.hub.outbox import UNKNOWN
 from chatbe.wire import frames
 from messaging import selectors
@@ -112,6 +113,51 @@ class Piece:
     event: frames.Event
 
 
+# A look-up in place of a join, which the planner may turn into a walk through all conversations.
+STREAMS_OF = """
+     SELECT m.conversation_id,
+            (SELECT concat_ws(' ', c.kind, c.head_rev, c.state_rev, extract(epoch FROM c.created_at))
+               FROM messaging_conversation c WHERE c.id = m.conversation_id),
+            m.joined_seq, m.joined_rev, m.left_rev, m.active, extract(epoch FROM m.muted_until)
+       FROM messaging_membership m
+      WHERE m.user_id = $1::uuid
+      ORDER BY m.conversation_id"""
+
+
+def _user_value(user: UUID) -> list[Value]:
+    return [str(user).encode()]
+
+
+def _moment(seconds: str) -> datetime:
+    """The time of an `extract(epoch FROM …)`, which has six decimals."""
+    whole, _, micros = seconds.partition(".")
+    return datetime.fromtimestamp(int(whole), UTC).replace(microsecond=int(micros or 0))
+
+
+def _streams_from_text(rows: list[Row], user: UUID) -> list[Stream]:
+    streams = []
+    for conversation, stands, hidden, joined, left, active, muted in rows:
+        if conversation is not None and stands is not None:
+            kind, head, state, created = stands.decode().split(" ")
+            streams.append(
+                Stream(
+                    str(user),
+                    conversation.decode(),
+                    kind == Conversation.Kind.DIRECT,
+                    int(head),
+                    int(state),
+                    int(hidden or 0),
+                    int(joined or 0),
+                    int(left or 0),
+                    active == b"t",
+                    _moment(created),
+                    None if muted is None else _moment(muted.decode()),
+                )
+            )
+    return streams
+
+
+@put_by_loop(STREAMS_OF, values=_user_value, answer=_streams_from_text)
 def streams_of(user: UUID) -> list[Stream]:
     """Every conversation that the user is or was a member of, with its head; one statement."""
     return _streams(Membership.objects.filter(user=user))

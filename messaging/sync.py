@@ -257,7 +257,7 @@ async def _serve(socket: SocketConsumer, wanted: list[Wanted], cursors: dict[str
             wanted = unfinished + wanted[len(page) :]
         if not socket.lag:
             socket.missed_marks = False
-            await _send_marks(socket)
+            await _send_marks(socket, any_at_all=bool(cursors))
         if not socket.lag and not socket.missed_marks:
             return
         # Too much happened meanwhile to be held: read on from where holding was given up.
@@ -289,8 +289,12 @@ def _frames(socket: SocketConsumer, part: Part) -> bytes:
     return b"".join(ready)
 
 
-async def _send_marks(socket: SocketConsumer) -> None:
-    """The marks in the user's conversations, in frames of a bounded size, then what they have muted."""
+async def _send_marks(socket: SocketConsumer, *, any_at_all: bool) -> None:
+    """The marks in the user's conversations, if there are `any_at_all`, in frames of a bounded size, then what
+    they have muted."""
+    if not any_at_all:
+        await _write_events(socket, [frames.Marks({})])
+        return
     user_id = socket.identity.user_id
     marks = await socket.node.call_together(stream.marks_of, user_id)
     muted = await socket.node.call_together(stream.muted_of, user_id)

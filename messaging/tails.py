@@ -145,6 +145,9 @@ class TailPart:
         """Stop asking."""
         self._task.cancel()
 
+    def arriving(self, socket: SocketConsumer) -> None:
+        """Nothing to ask for."""
+
     async def connected(self, socket: SocketConsumer) -> None:
         """Nothing to send."""
 
