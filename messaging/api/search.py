@@ -1,0 +1,166 @@
+"""`/v1/search`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts.api.views import current_user, valid
+from chatbe.api import BucketThrottle, LineField, UsernameField, problem_responses
+from chatbe.core.errors import FieldError, Invalid
+from chatbe.structs import struct_response
+from messaging import search
+from messaging.api import paging
+from messaging.api.views import LIMIT, MESSAGE_EXAMPLE
+
+_TIME: Final = struct.Struct(">q16s")
+_NUMBER: Final = struct.Struct(">q")
+
+
+class Results(msgspec.Struct):
+    """A page of what was found, the newest first. `next` leads to older ones; it may do so from a page that
+    is not full, or empty. `previous` is always null: keep the pages that you have."""
+
+    results: list[search.Result]
+    next: str | None
+    previous: None
+
+
+class SearchThrottle(BucketThrottle):
+    """A search may read many thousand messages."""
+
+    capacity = 30
+    rate = 2.0
+
+
+class TimeField(serializers.DateTimeField):
+    """A time in RFC 3339, or a date, which stands for its first moment in UTC."""
+
+    def to_internal_value(self, value: Any) -> datetime:
+        """The time. Raises for what is none, and for one without a zone."""
+        text = f"{value}T00:00:00Z" if isinstance(value, str) and len(value) == len("2026-01-31") else value
+        moment = super().to_internal_value(text)
+        return moment.astimezone(UTC)
+
+
+class SearchSerializer(serializers.Serializer[Any]):
+    """What is asked for."""
+
+    q = LineField(max_length=search.MAX_QUERY_CHARACTERS)
+    conversation = serializers.UUIDField(required=False)
+    sender = UsernameField(required=False)
+    after = TimeField(required=False)
+    before = TimeField(required=False)
+
+
+def cursor_encode(position: search.Position) -> str:
+    """The cursor that goes on from `position`, in base64url without padding."""
+    packed = (
+        _NUMBER.pack(position.number)
+        if position.id is None
+        else _TIME.pack(position.number, position.id.bytes)
+    )
+    return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+
+
+def cursor_decode(request: Request) -> search.Position | None:
+    """The request's cursor; None when it has none. Raises `Invalid` for one that was not made here."""
+    text = request.query_params.get("cursor")
+    if text is None:
+        return None
+    try:
+        padding = "=" * (-len(text) % 4)
+        packed = base64.b64decode((text + padding).encode("ascii"), altchars=b"-_", validate=True)
+        if len(packed) == _NUMBER.size:
+            position = search.Position(*_NUMBER.unpack(packed))
+        else:
+            number, key = _TIME.unpack(packed)
+            position = search.Position(number, UUID(bytes=key))
+    except (UnicodeEncodeError, binascii.Error, struct.error):
+        position = search.Position(-1)
+    # Years 1970 to 2400: what a time of a message can be, and less than a database can compare.
+    if not 0 <= position.number < (2**63 if position.id is None else 13_569_465_600_000_000):
+        raise Invalid(errors=(FieldError("cursor", "invalid", "Not a cursor of this list."),))
+    return position
+
+
+class SearchView(APIView):
+    """Full text over my conversations."""
+
+    throttle_classes = (SearchThrottle,)
+
+    @extend_schema(
+        summary="Search messages",
+        tags=["search"],
+        operation_id="search_list",
+        parameters=[
+            OpenApiParameter(
+                "q",
+                {"type": "string", "minLength": 1, "maxLength": search.MAX_QUERY_CHARACTERS},
+                required=True,
+                description='Words, all of them wanted; `"words in this order"`; `or`; `-unwanted`.',
+            ),
+            OpenApiParameter("conversation", OpenApiTypes.UUID, description="In this conversation only."),
+            OpenApiParameter("sender", OpenApiTypes.STR, description="From this user only."),
+            OpenApiParameter(
+                "after", OpenApiTypes.DATETIME, description="Sent then or later; a time or a date."
+            ),
+            OpenApiParameter(
+                "before", OpenApiTypes.DATETIME, description="Sent before then; a time or a date."
+            ),
+            LIMIT,
+            OpenApiParameter("cursor", OpenApiTypes.STR, description="From `next`."),
+        ],
+        responses={
+            200: Results,
+            **problem_responses(s404="There is no such conversation, or none that you are in."),
+        },
+        examples=[
+            OpenApiExample(
+                "one",
+                {
+                    "results": [
+                        {
+                            "message": MESSAGE_EXAMPLE,
+                            "snippet": [
+                                {"text": "Shall we meet at ", "match": False},
+                                {"text": "noon", "match": True},
+                                {"text": "?", "match": False},
+                            ],
+                        }
+                    ],
+                    "next": None,
+                    "previous": None,
+                },
+                response_only=True,
+            )
+        ],
+    )
+    def get(self, request: Request) -> Response:
+        """Only what I may read: in conversations that I am in, from my joining on, nothing deleted."""
+        names = SearchSerializer().fields.keys() & request.query_params.keys()
+        fields = valid(SearchSerializer(data={name: request.query_params[name] for name in names}))
+        page = search.search(
+            user=current_user(request),
+            query=fields["q"],
+            conversation=fields.get("conversation"),
+            sender=fields.get("sender"),
+            after=fields.get("after"),
+            before=fields.get("before"),
+            position=cursor_decode(request),
+            limit=paging.page_size(request),
+        )
+        following = None if page.older is None else paging.link(request, cursor=cursor_encode(page.older))
+        return struct_response(Results(page.results, following, None))
