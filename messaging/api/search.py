@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import math
 import struct
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -25,13 +25,16 @@ from messaging import search
 from messaging.api import paging
 from messaging.api.views import LIMIT, MESSAGE_EXAMPLE
 
-_TIME: Final = struct.Struct(">q16s")
 _NUMBER: Final = struct.Struct(">q")
+_TIME: Final = struct.Struct(">q16s")
+_RANK: Final = struct.Struct(">d")
+_LARGEST: Final = {_NUMBER.size: 2**63 - 2, _TIME.size: 13_569_465_600_000_000}
+"""Of a position's number: times up to the year 2400, which is more than a message's and less than a database's."""
 
 
 class Results(msgspec.Struct):
-    """A page of what was found, the newest first. `next` leads to older ones; it may do so from a page that
-    is not full, or empty. `previous` is always null: keep the pages that you have."""
+    """A page of what was found. `next` leads on; it may do so from a page that is not full, or empty.
+    `previous` is always null: keep the pages that you have."""
 
     results: list[search.Result]
     next: str | None
@@ -63,19 +66,25 @@ class SearchSerializer(serializers.Serializer[Any]):
     sender = UsernameField(required=False)
     after = TimeField(required=False)
     before = TimeField(required=False)
+    order = serializers.ChoiceField([order.value for order in search.Order], required=False)
 
 
-def cursor_encode(position: search.Position) -> str:
-    """The cursor that goes on from `position`, in base64url without padding."""
-    packed = (
-        _NUMBER.pack(position.number)
-        if position.id is None
-        else _TIME.pack(position.number, position.id.bytes)
-    )
+def cursor_encode(cursor: search.Cursor) -> str:
+    """A cursor in base64url without padding: a position, or a rank and three of them."""
+    packed = _pack(cursor.top)
+    if cursor.last is not None:
+        bottom = cursor.bottom or search.Position(0, cursor.top.id)
+        packed = _RANK.pack(cursor.rank) + _pack(cursor.last) + packed + _pack(bottom)
     return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
 
 
-def cursor_decode(request: Request) -> search.Position | None:
+def _pack(position: search.Position) -> bytes:
+    if position.id is None:
+        return _NUMBER.pack(position.number)
+    return _TIME.pack(position.number, position.id.bytes)
+
+
+def cursor_decode(request: Request) -> search.Cursor | None:
     """The request's cursor; None when it has none. Raises `Invalid` for one that was not made here."""
     text = request.query_params.get("cursor")
     if text is None:
@@ -83,16 +92,33 @@ def cursor_decode(request: Request) -> search.Position | None:
     try:
         padding = "=" * (-len(text) % 4)
         packed = base64.b64decode((text + padding).encode("ascii"), altchars=b"-_", validate=True)
-        if len(packed) == _NUMBER.size:
-            position = search.Position(*_NUMBER.unpack(packed))
-        else:
-            number, key = _TIME.unpack(packed)
-            position = search.Position(number, UUID(bytes=key))
-    except (UnicodeEncodeError, binascii.Error, struct.error):
-        position = search.Position(-1)
-    # Years 1970 to 2400: what a time of a message can be, and less than a database can compare.
-    if not 0 <= position.number < (2**63 if position.id is None else 13_569_465_600_000_000):
-        raise Invalid(errors=(FieldError("cursor", "invalid", "Not a cursor of this list."),))
+        return _unpack(packed)
+    except (UnicodeEncodeError, ValueError, struct.error):
+        raise Invalid(errors=(FieldError("cursor", "invalid", "Not a cursor of this list."),)) from None
+
+
+def _unpack(packed: bytes) -> search.Cursor:
+    """Raises `ValueError` or `struct.error` for what is no cursor."""
+    if len(packed) in _LARGEST:
+        return search.Cursor(_position(packed))
+    (rank,) = _RANK.unpack(packed[: _RANK.size])
+    size = (len(packed) - _RANK.size) // 3
+    if not math.isfinite(rank) or size not in _LARGEST or len(packed) != _RANK.size + 3 * size:
+        raise ValueError
+    last, top, bottom = (
+        _position(packed[_RANK.size + size * place : _RANK.size + size * (place + 1)]) for place in range(3)
+    )
+    return search.Cursor(top, bottom if bottom.number else None, last, rank)
+
+
+def _position(packed: bytes) -> search.Position:
+    if len(packed) == _NUMBER.size:
+        position = search.Position(*_NUMBER.unpack(packed))
+    else:
+        number, key = _TIME.unpack(packed)
+        position = search.Position(number, UUID(bytes=key))
+    if not 0 <= position.number <= _LARGEST[len(packed)]:
+        raise ValueError
     return position
 
 
@@ -119,6 +145,11 @@ class SearchView(APIView):
             ),
             OpenApiParameter(
                 "before", OpenApiTypes.DATETIME, description="Sent before then; a time or a date."
+            ),
+            OpenApiParameter(
+                "order",
+                {"type": "string", "enum": [order.value for order in search.Order], "default": "relevance"},
+                description="What comes first: the best matches (of the newest 500, then on), or the newest.",
             ),
             LIMIT,
             OpenApiParameter("cursor", OpenApiTypes.STR, description="From `next`."),
@@ -159,8 +190,11 @@ class SearchView(APIView):
             sender=fields.get("sender"),
             after=fields.get("after"),
             before=fields.get("before"),
-            position=cursor_decode(request),
+            order=search.Order(fields.get("order", search.Order.RELEVANCE)),
+            cursor=cursor_decode(request),
             limit=paging.page_size(request),
         )
-        following = None if page.older is None else paging.link(request, cursor=cursor_encode(page.older))
+        following = (
+            None if page.following is None else paging.link(request, cursor=cursor_encode(page.following))
+        )
         return struct_response(Results(page.results, following, None))

@@ -1,15 +1,18 @@
-"""Full text over the messages that somebody may read, the newest first.
+"""Full text over the messages that somebody may read, the best matches first, or the newest.
 
 The same question on both databases (docs/search.md): websearch syntax, filters, keyset cursors. A
 page is bounded in work, not only in length: where much must be looked through for little, it may
-hold less than was asked for, or nothing, and still lead on.
+hold less than was asked for, or nothing, and still lead on. For the same reason matches are ranked
+within windows: the newest `RANKED` of them among each other, then those before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import Enum
+from types import ModuleType
 from typing import Final
 from uuid import UUID
 
@@ -22,11 +25,20 @@ from chatbe.wire import frames
 from messaging import selectors
 from messaging.models import Membership
 from messaging.search import postgres, sqlite
-from messaging.search.base import Asked, Found, Position, Question, Scope, parse
+from messaging.search.base import Asked, Match, Position, Question, Scope, parse
 
-__all__ = ["Fragment", "Page", "Position", "Result", "search"]
+__all__ = ["Cursor", "Fragment", "Order", "Page", "Position", "Result", "search"]
 
 MAX_QUERY_CHARACTERS: Final = 200
+RANKED: Final = 500
+"""So many matches are ranked among each other."""
+
+
+class Order(Enum):
+    """Which results come first."""
+
+    RELEVANCE = "relevance"
+    NEWEST = "newest"
 
 
 class Fragment(msgspec.Struct):
@@ -44,11 +56,25 @@ class Result(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a page ended. By age: results go on before `top`.
+
+    By relevance too, where `last` is None; else within the window of the matches before `top` from
+    `bottom` on (None: all that are older), after the one of this `rank` at `last`.
+    """
+
+    top: Position
+    bottom: Position | None = None
+    last: Position | None = None
+    rank: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
-    """Results, the newest first. `older` leads on from them; None at the end."""
+    """Results in the order that was asked for. `following` leads on from them; None at the end."""
 
     results: list[Result]
-    older: Position | None
+    following: Cursor | None
 
 
 def search(
@@ -59,13 +85,14 @@ def search(
     sender: str | None = None,
     after: datetime | None = None,
     before: datetime | None = None,
-    position: Position | None = None,
+    order: Order = Order.RELEVANCE,
+    cursor: Cursor | None = None,
     limit: int,
 ) -> Page:
     """Search what `user` may read: in conversations that they are in, from their joining on, nothing deleted.
 
     `after` ≤ sent < `before`. Raises `Invalid` for a query that looks for nothing, `NotFound` for a
-    conversation that the user is not in. A constant number of queries.
+    conversation that the user is not in. A bounded number of queries.
     """
     question = Question(parse(query), query)
     if not question.alternatives:
@@ -81,9 +108,44 @@ def search(
             return Page([], None)
     if not scopes:
         return Page([], None)
-    asked = Asked(question, user.pk, conversation, scopes, sender_id, after, before, position, limit)
-    found = postgres.find(asked) if connection.vendor == "postgresql" else sqlite.find(asked)
-    return Page(_results(found.matches), found.older)
+    asked = Asked(
+        question, user.pk, conversation, scopes, sender_id, after, before,
+        position=None if cursor is None else cursor.top, floor=None, limit=limit,
+    )  # fmt: skip
+    if order is Order.RELEVANCE:
+        matches, following = _ranked(asked, cursor)
+    else:
+        answer = _backend().find(asked)
+        matches, following = answer.matches, None if answer.older is None else Cursor(answer.older)
+    return Page(_results(asked, matches), following)
+
+
+def _backend() -> ModuleType:
+    return postgres if connection.vendor == "postgresql" else sqlite
+
+
+def _ranked(asked: Asked, cursor: Cursor | None) -> tuple[list[Match], Cursor | None]:
+    """The next matches of a window by their rank, the newer first where it is equal.
+
+    The window is fixed by the first page, and a rank by the message: so pages hold each match once,
+    whatever is sent meanwhile.
+    """
+    within = cursor if cursor is not None and cursor.last is not None else None
+    if within is None:
+        answer = _backend().find(replace(asked, limit=RANKED))
+    else:
+        # Edits may have added some.
+        answer = _backend().find(replace(asked, floor=within.bottom, limit=2 * RANKED))
+    bottom = answer.older or (within.bottom if within is not None else None)
+    matches = sorted(answer.matches, key=lambda match: (match.rank, match.at.place), reverse=True)
+    if within is not None and within.last is not None:
+        reached = (within.rank, within.last.place)
+        matches = [match for match in matches if (match.rank, match.at.place) < reached]
+    page = matches[: asked.limit]
+    if len(matches) > asked.limit:
+        top = asked.position or max((match.at for match in matches), key=lambda at: at.place).after()
+        return page, Cursor(top, bottom, page[-1].at, page[-1].rank)
+    return page, None if bottom is None else Cursor(bottom)
 
 
 def _scopes(user: User, conversation: UUID | None) -> list[Scope]:
@@ -100,11 +162,13 @@ def _scopes(user: User, conversation: UUID | None) -> list[Scope]:
     return [scope for scope in scopes if scope.last_seq > scope.hidden_to]
 
 
-def _results(matches: Sequence[Found]) -> list[Result]:
-    messages = selectors.messages_by_id([match.id for match in matches])
+def _results(asked: Asked, matches: Sequence[Match]) -> list[Result]:
+    ids = [match.id for match in matches]
+    messages = selectors.messages_by_id(ids)
+    snippets = _backend().snippets(asked.question, ids)
     # One that was deleted a moment ago has nothing to show.
     return [
-        Result(messages[match.id], [Fragment(text, hit) for text, hit in match.pieces])
-        for match in matches
-        if match.id in messages and messages[match.id].body is not None
+        Result(messages[key], [Fragment(text, hit) for text, hit in snippets[key]])
+        for key in ids
+        if key in messages and key in snippets and messages[key].body is not None
     ]

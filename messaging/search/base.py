@@ -45,19 +45,31 @@ class Scope:
     last_seq: int
 
 
+_FIRST_ID: Final = UUID(int=0)
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a page ended: results go on before it. Each kind of search uses what it is ordered by."""
+    """A place among the messages by age: what is before it is older. Each kind of search has its own."""
 
     number: int
     """A seq, microseconds since 1970, or a key of SQLite's index."""
     id: UUID | None = None
     """With a time: the message."""
 
+    @property
+    def place(self) -> tuple[int, UUID]:
+        """For comparing positions of one kind."""
+        return self.number, self.id or _FIRST_ID
+
+    def after(self) -> Position:
+        """A position that has this one before it, and nothing between them that is there now."""
+        return Position(self.number + 1, None if self.id is None else _FIRST_ID)
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One search."""
+    """One search, the newest first: the matches before `position`, from `floor` on."""
 
     question: Question
     user: UUID
@@ -67,23 +79,29 @@ class Asked:
     after: datetime | None
     before: datetime | None
     position: Position | None
+    floor: Position | None
     limit: int
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A match: the message, and its snippet in pieces (text, whether it is a match)."""
+class Match:
+    """A message that matches. `rank` depends on it and on the query alone; more is better."""
 
     id: UUID
-    pieces: list[tuple[str, bool]]
+    at: Position
+    rank: float
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """Matches, the newest first, and where to go on."""
 
-    matches: list[Found]
+    matches: list[Match]
     older: Position | None
+
+
+Pieces = list[tuple[str, bool]]
+"""A snippet: texts to be shown one after another, and whether each is a match."""
 
 
 def parse(text: str) -> list[Alternative]:
@@ -107,9 +125,9 @@ def parse(text: str) -> list[Alternative]:
     return alternatives if all(alternative.wanted for alternative in alternatives) else []
 
 
-def pieces(marked: str) -> list[tuple[str, bool]]:
+def pieces(marked: str) -> Pieces:
     """A snippet with OPEN and CLOSE around its matches, in pieces."""
-    found: list[tuple[str, bool]] = []
+    found: Pieces = []
     for index, part in enumerate(re.split(f"{OPEN}|{CLOSE}", marked)):
         if part:
             found.append((part, index % 2 == 1))

@@ -16,7 +16,7 @@ from uuid import UUID
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
-from messaging.search.base import CLOSE, OPEN, Answer, Asked, Found, Position, pieces
+from messaging.search.base import CLOSE, OPEN, Answer, Asked, Match, Pieces, Position, Question, Scope, pieces
 
 SCAN: Final = 30_000
 """So many messages one page reads, about; then it ends where it is."""
@@ -59,24 +59,28 @@ class Range:
     newest: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A message that matches."""
-
-    id: UUID
-    seq: int
-    created_at: datetime
-    headline: str
-
-
 def find(asked: Asked) -> Answer:
-    """The newest matches before the position."""
+    """The newest matches before the position, none before the floor."""
     with connection.cursor() as cursor:
         terms = _terms(cursor, asked.question.text)
         if terms is None:
             return Answer([], None)
         look = _Look(cursor, asked, terms)
         return look.in_conversation() if asked.conversation is not None else look.everywhere()
+
+
+def snippets(question: Question, ids: Sequence[UUID]) -> dict[UUID, Pieces]:
+    """The parts of messages that match, of those that are there and match still."""
+    if not ids:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT m.id, ts_headline('simple', translate(m.body, %s, %s), q, %s)"
+            " FROM messaging_message m CROSS JOIN websearch_to_tsquery('simple', %s) q"
+            " WHERE m.id = ANY (%s) AND m.body IS NOT NULL",
+            [f"<{OPEN}{CLOSE}{_LESS}", _LESS, _HEADLINE, question.text, list(ids)],
+        )
+        return {key: pieces(headline.replace(_LESS, "<")) for key, headline in cursor.fetchall()}
 
 
 def _terms(cursor: CursorWrapper, text: str) -> Terms | None:
@@ -120,6 +124,9 @@ class _Look:
     def in_conversation(self) -> Answer:
         """By seq, from the last one back."""
         (scope,) = self.asked.scopes
+        floor = self.asked.floor
+        if floor is not None:
+            scope = Scope(scope.conversation, max(scope.hidden_to, floor.number - 1), scope.last_seq)
         at = scope.last_seq + 1
         if self.asked.position is not None:
             at = min(at, self.asked.position.number)
@@ -127,14 +134,14 @@ class _Look:
         matches: list[Match] = []
         read = 0
         if at > indexed + 1:
-            floor = max(indexed, at - 1 - SCAN)
-            matches = self._read([Range(scope.conversation, floor + 1, at - 1, _FAR)])
-            at = floor + 1
-            read = SCAN if floor > indexed else 0
+            first = max(indexed, at - 1 - SCAN) + 1
+            matches = self._read([Range(scope.conversation, first, at - 1, _FAR)])
+            at = first
+            read = SCAN if first > indexed + 1 else 0
         size = FIRST_RANGES
         while len(matches) < self.wanted and at > scope.hidden_to + 1:
-            if read >= SCAN:
-                return self._answer(matches, Position(at))
+            if read >= SCAN and floor is None:
+                return Answer(matches, Position(at))
             ranges = self._segments(
                 "conversation_id = %s AND first_seq < %s AND last_seq > %s",
                 [scope.conversation, at, scope.hidden_to],
@@ -149,10 +156,7 @@ class _Look:
                 break
             read += sum(each.last - each.first + 1 for each in ranges)
             at, size = ranges[-1].first, min(2 * size, RANGES)
-        if len(matches) < self.wanted:
-            return self._answer(matches, None)
-        del matches[self.asked.limit :]
-        return self._answer(matches, Position(matches[-1].seq))
+        return self._page(matches)
 
     # --- all conversations: by time ------------------------------------------------------------------
 
@@ -183,23 +187,27 @@ class _Look:
                 Range(each.conversation, max(each.first, hidden[each.conversation] + 1), each.last, each.newest)
                 for each in ranges
             ])  # fmt: skip
-            matches.sort(key=lambda match: (match.created_at, match.id), reverse=True)
+            matches.sort(key=lambda match: match.at.place, reverse=True)
             if len(ranges) < size:
                 break
             last = ranges[-1]
             reached = (last.newest, last.conversation, last.first)
-            told = sum(match.created_at > last.newest for match in matches)
+            newest = _microseconds(last.newest)
+            told = sum(match.at.number > newest for match in matches)
             if told >= self.wanted:
                 break
             read += sum(each.last - each.first + 1 for each in ranges)
-            if read >= SCAN and last.newest < start:
-                return self._answer(matches[:told], Position(_microseconds(last.newest), _LAST_ID))
+            if read >= SCAN and last.newest < start and self.asked.floor is None:
+                return Answer(matches[:told], Position(newest, _LAST_ID))
             size = min(2 * size, RANGES)
+        return self._page(matches)
+
+    def _page(self, matches: list[Match]) -> Answer:
+        """As many as were asked for, and where to go on if there are more."""
         if len(matches) < self.wanted:
-            return self._answer(matches, None)
+            return Answer(matches, None)
         del matches[self.asked.limit :]
-        last_match = matches[-1]
-        return self._answer(matches, Position(_microseconds(last_match.created_at), last_match.id))
+        return Answer(matches, matches[-1].at)
 
     # --- statements ----------------------------------------------------------------------------------
 
@@ -217,6 +225,8 @@ class _Look:
         """The next segments that have the words."""
         if self.asked.after is not None:
             where, values = f"{where} AND newest_at >= %s", [*values, self.asked.after]
+        if self.asked.conversation is None and self.asked.floor is not None:
+            where, values = f"{where} AND newest_at >= %s", [*values, _moment(self.asked.floor)]
         if self.asked.before is not None:
             where, values = f"{where} AND oldest_at < %s", [*values, self.asked.before]
         self.cursor.execute(
@@ -231,24 +241,29 @@ class _Look:
         if not ranges:
             return []
         filters, values = self._filters()
-        # The last select makes the headlines: of what is answered only.
+        # OFFSET 0: a text is taken apart once, for matching and for the rank.
         self.cursor.execute(
-            "SELECT x.id, x.seq, x.created_at, ts_headline('simple', translate(x.body, %s, %s), %s::tsquery, %s)"  # noqa: S608 - constants of this module
-            " FROM (SELECT m.* FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[])"
+            "SELECT m.id, m.seq, m.created_at, m.rank"  # noqa: S608 - constants of this module
+            " FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[])"
             " WITH ORDINALITY AS r(conversation, first, last, place) CROSS JOIN LATERAL ("
-            " SELECT m.id, m.seq, m.created_at, m.body, r.place FROM messaging_message m"
+            " SELECT m.id, m.seq, m.created_at, ts_rank(w.words, %s::tsquery, 1)::float8 AS rank"
+            " FROM messaging_message m CROSS JOIN LATERAL (SELECT messaging_words(m.body) AS words OFFSET 0) w"
             " WHERE m.conversation_id = r.conversation AND m.seq BETWEEN r.first AND r.last"
             f" AND m.kind = 'text' AND m.deleted_at IS NULL AND {self.terms.contained}{filters}"
-            " AND messaging_words(m.body) @@ %s::tsquery ORDER BY m.seq DESC LIMIT %s) m"
-            f" ORDER BY {'m.place, m.seq DESC' if self.asked.conversation else 'm.created_at DESC, m.id DESC'}"
-            " LIMIT %s) x",
+            " AND w.words @@ %s::tsquery ORDER BY m.seq DESC LIMIT %s) m"
+            f" ORDER BY {'r.place, m.seq DESC' if self.asked.conversation else 'm.created_at DESC, m.id DESC'}"
+            " LIMIT %s",
             [
-                f"<{OPEN}{CLOSE}{_LESS}", _LESS, self.terms.exact, _HEADLINE, [each.conversation for each in ranges],
-                [each.first for each in ranges], [each.last for each in ranges], *self.terms.words, *values,
-                self.terms.exact, self.wanted, self.wanted,
+                [each.conversation for each in ranges], [each.first for each in ranges],
+                [each.last for each in ranges], self.terms.exact, *self.terms.words, *values, self.terms.exact,
+                self.wanted, self.wanted,
             ],
         )  # fmt: skip
-        return [Match(*row) for row in self.cursor.fetchall()]
+        inside = self.asked.conversation is not None
+        return [
+            Match(key, Position(seq) if inside else Position(_microseconds(created), key), rank)
+            for key, seq, created, rank in self.cursor.fetchall()
+        ]
 
     def _filters(self) -> tuple[str, list[Any]]:
         """SQL for what else is asked of a message."""
@@ -263,6 +278,9 @@ class _Look:
             filters, values = f"{filters} AND m.created_at < %s", [*values, asked.before]
         if asked.conversation is None and asked.position is not None:
             filters, values = f"{filters} AND (m.created_at, m.id) < (%s, %s)", [*values, *self._before()]
+        if asked.conversation is None and asked.floor is not None:
+            filters = f"{filters} AND (m.created_at, m.id) >= (%s, %s)"
+            values = [*values, _moment(asked.floor), asked.floor.place[1]]
         return filters, values
 
     def _before(self) -> tuple[datetime, UUID]:
@@ -270,13 +288,11 @@ class _Look:
         position = self.asked.position
         if position is None:
             return _FAR, _LAST_ID
-        return _EPOCH + timedelta(microseconds=position.number), position.id or _LAST_ID
+        return _moment(position), position.id or _LAST_ID
 
-    @staticmethod
-    def _answer(matches: Sequence[Match], older: Position | None) -> Answer:
-        return Answer(
-            [Found(match.id, pieces(match.headline.replace(_LESS, "<"))) for match in matches], older
-        )
+
+def _moment(position: Position) -> datetime:
+    return _EPOCH + timedelta(microseconds=position.number)
 
 
 def _microseconds(moment: datetime) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from chatbe.core import clock
+from messaging import search as searching
 from messaging.api.search import SearchThrottle
 from messaging.models import Conversation, Membership, Message
 from messaging.search import base, indexing
@@ -39,7 +41,8 @@ def indexed(request: pytest.FixtureRequest) -> Any:
 
 
 def found(device: Device, q: str, **query: Any) -> list[str]:
-    response = device.get("/v1/search", q=q, **query)
+    """The bodies that are found, the newest first."""
+    response = device.get("/v1/search", q=q, **{"order": "newest", **query})
     assert response.status_code == 200, response.content
     assert response.json()["previous"] is None
     return [result["message"]["body"] for result in response.json()["results"]]
@@ -111,7 +114,8 @@ def test_parameters_that_are_malformed_are_invalid(world: World) -> None:
     alice, _, _ = talk(world, "hello")
     for name, value in (
         ("conversation", "x"), ("sender", "a b"), ("after", "yesterday"), ("before", "2026-13-01"),
-        ("limit", "0"), ("cursor", "x"), ("cursor", "////////////"), ("cursor", "_" * 32),
+        ("limit", "0"), ("order", "best"), ("cursor", "x"),
+        ("cursor", "_" * 43), ("cursor", "////////////"), ("cursor", "_" * 32),
     ):  # fmt: skip
         response = alice.get("/v1/search", q="hello", **{name: value})
         assert response.status_code == 400, (name, value)
@@ -229,7 +233,9 @@ def test_pages_hold_everything_once_and_the_newest_first(
     query: dict[str, Any] = {"conversation": keys[1]} if within else {}
     for word in ("common", "rare"):
         SearchThrottle._buckets.clear()
-        results = [result for page in pages(alice, q=word, limit=50, **query) for result in page]
+        results = [
+            result for page in pages(alice, q=word, limit=50, order="newest", **query) for result in page
+        ]
         expected = Message.objects.filter(body__startswith=word, **query)
         order = ("-seq",) if within else ("-created_at", "-id")
         if connection.vendor == "sqlite":
@@ -242,6 +248,81 @@ def test_pages_hold_everything_once_and_the_newest_first(
             ]
 
 
+def test_the_best_match_comes_first_and_the_newer_of_equal_ones(world: World, indexed: Any) -> None:
+    alice, bob, key = talk(
+        world,
+        "heron heron",
+        "a heron, which stood there for a long while and then flew over the river to the other side",
+        "a grey heron",
+        "one more heron",
+        "no bird at all",
+    )
+    indexed()
+    expected = [
+        "heron heron",
+        "one more heron",
+        "a grey heron",
+        "a heron, which stood there for a long while and then flew over the river to the other side",
+    ]
+    assert found(alice, "heron", order="relevance") == found(bob, "heron", order="relevance") == expected
+    assert found(bob, "heron", order="relevance", conversation=key) == expected
+    (by_default,) = pages(bob, q="heron")
+    assert [result["message"]["body"] for result in by_default] == expected
+
+
+@pytest.mark.parametrize("scan", [segments.SCAN, 300])
+@pytest.mark.parametrize("within", [False, True])
+def test_pages_by_relevance_hold_everything_once_whatever_is_sent_meanwhile(
+    world: World, indexed: Any, within: bool, scan: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "SCAN", scan)
+    monkeypatch.setattr(segments, "FIRST_RANGES", 1)
+    monkeypatch.setattr(segments, "RANGES", 2)
+    monkeypatch.setattr(searching, "RANKED", 100)
+    alice, keys = fill(world, conversations=3, each=600)
+    # Some are better than others.
+    for row in Message.objects.filter(seq__in=range(30, 600, 30)):
+        Message.objects.filter(pk=row.pk).update(body=f"common {row.seq}")
+    indexed()
+    query: dict[str, Any] = {"conversation": keys[1]} if within else {}
+    expected = {str(row.pk): row for row in Message.objects.filter(body__startswith="common", **query)}
+    results = []
+    for number, page in enumerate(pages(alice, q="common", limit=30, **query)):
+        SearchThrottle._buckets.clear()
+        results += page
+        if number in {0, 1, 5}:
+            world.say(alice, keys[1], f"common meanwhile {number}")
+            # One that is gone, and one that was found already and is changed.
+            last = results[-1]["message"]["id"]
+            Message.objects.filter(pk=last).update(body="common common common")
+    ids = [result["message"]["id"] for result in results]
+
+    def words(key: str) -> int:
+        return len((expected[key].body or "").split())
+
+    assert len(set(ids)) == len(ids)
+    assert set(ids) == set(expected)
+    if connection.vendor == "postgresql" and scan == segments.SCAN and within:
+        # Within a window the better ones come first, in the next one again.
+        window = [words(key) for key in ids[:100]]
+        assert window == sorted(window)
+        assert words(ids[0]) == words(ids[100]) == 2
+
+
+def test_a_cursor_by_relevance_cannot_be_used_for_another_kind_of_search(world: World) -> None:
+    alice, keys = fill(world, conversations=2, each=40)
+    inside = alice.get("/v1/search", q="common", limit=2, conversation=keys[0]).json()["next"]
+    everywhere = alice.get("/v1/search", q="common", limit=2).json()["next"]
+    for address, query in (
+        (inside, {}),
+        (everywhere, {"conversation": keys[0]}),
+        (inside, {"order": "newest"}),
+    ):
+        cursor = parse_qs(urlsplit(address).query)["cursor"][0]
+        response = alice.get("/v1/search", q="common", limit=2, cursor=cursor, **query)
+        assert response.status_code in {200, 400}
+
+
 def test_the_number_of_queries_does_not_depend_on_what_is_found(world: World, indexed: Any) -> None:
     alice, keys = fill(world, conversations=4, each=40)
     indexed()
@@ -252,7 +333,7 @@ def test_the_number_of_queries_does_not_depend_on_what_is_found(world: World, in
         ) as queries:
             alice.get("/v1/search", q=q, **query)
         counts.add(len(queries))
-    assert max(counts) <= 8
+    assert max(counts) <= 9
 
 
 def test_searches_are_limited(world: World, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
