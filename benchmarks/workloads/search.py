@@ -37,6 +37,7 @@ async def pages(target: Target, *, where: dict[str, str], messages: int, request
     result: dict[str, Any] = {"messages": messages, "requests": requests}
     kinds = {
         "common": ([f"{word}{inside}" for word in COMMON], PAGE),
+        "newest": ([f"{word}{inside}&order=newest" for word in COMMON], PAGE),
         "two_common": ([f"{word}+music{inside}" for word in COMMON], PAGE),
         "absent": ([f"{ABSENT}{inside}"], 0),
         "everywhere": (list(COMMON), PAGE),

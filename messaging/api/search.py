@@ -28,8 +28,7 @@ from messaging.api.views import LIMIT, MESSAGE_EXAMPLE
 _NUMBER: Final = struct.Struct(">q")
 _TIME: Final = struct.Struct(">q16s")
 _RANK: Final = struct.Struct(">d")
-_LARGEST: Final = {_NUMBER.size: 2**63 - 2, _TIME.size: 13_569_465_600_000_000}
-"""Of a position's number: times up to the year 2400, which is more than a message's and less than a database's."""
+_SIZES: Final = {_NUMBER.size, _TIME.size}
 
 
 class Results(msgspec.Struct):
@@ -99,11 +98,11 @@ def cursor_decode(request: Request) -> search.Cursor | None:
 
 def _unpack(packed: bytes) -> search.Cursor:
     """Raises `ValueError` or `struct.error` for what is no cursor."""
-    if len(packed) in _LARGEST:
+    if len(packed) in _SIZES:
         return search.Cursor(_position(packed))
     (rank,) = _RANK.unpack(packed[: _RANK.size])
     size = (len(packed) - _RANK.size) // 3
-    if not math.isfinite(rank) or size not in _LARGEST or len(packed) != _RANK.size + 3 * size:
+    if not math.isfinite(rank) or size not in _SIZES or len(packed) != _RANK.size + 3 * size:
         raise ValueError
     last, top, bottom = (
         _position(packed[_RANK.size + size * place : _RANK.size + size * (place + 1)]) for place in range(3)
@@ -117,7 +116,8 @@ def _position(packed: bytes) -> search.Position:
     else:
         number, key = _TIME.unpack(packed)
         position = search.Position(number, UUID(bytes=key))
-    if not 0 <= position.number <= _LARGEST[len(packed)]:
+    # As microseconds they reach to the year 2255: more than a message has, less than a database takes.
+    if not 0 <= position.number <= paging.GREATEST:
         raise ValueError
     return position
 
