@@ -19,9 +19,11 @@ from rest_framework.test import APIClient
 from attachments import selectors, services
 from attachments.models import Attachment
 from chatbe.core import clock
+from messaging import groups
 from messaging import services as messaging
 from messaging.models import Conversation, Membership, Message
 from tests.attachments.conftest import Kept, World, bomb, encoded, gradient
+from tests.messaging.conftest import consistent
 from tests.support.http import Device
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("fanned_out")]
@@ -345,6 +347,77 @@ def test_files_go_with_their_message(
         assert len(kept()) == 2
     assert (kept(), Attachment.objects.count()) == ([], 0)
     assert selectors.used(user_id=alice.user.pk) == 0
+
+
+@pytest.mark.parametrize("by", ["sender", "admin"])
+def test_files_go_when_their_message_is_deleted_for_everyone(
+    world: World, kept: Kept, by: str, django_capture_on_commit_callbacks: Any
+) -> None:
+    alice, bob, _ = world.friends("alice", "bob", "carol")
+    key = groups.group_create(owner=alice.user, title="Group", usernames=["bob", "carol"]).pk
+    mine, other = uploaded(bob), uploaded(bob, b"text", "a.txt")
+    client_id = str(uuid4())
+    sent = send(bob, key, mine["id"], other["id"], body="for @carol", client_id=client_id).json()
+    assert [each["id"] for each in sent["attachments"]] == [mine["id"], other["id"]]
+    assert sent["mentions"] == ["carol"]
+    links = alice.get(f"/v1/attachments/{mine['id']}").json()
+    path = f"/v1/conversations/{key}/messages/{sent['seq']}"
+    # An edit leaves them as they are.
+    edited = bob.patch(path, body="for nobody").json()
+    assert (edited["attachments"], edited["body"]) == (sent["attachments"], "for nobody")
+    with django_capture_on_commit_callbacks(execute=True):
+        assert (bob if by == "sender" else alice).http.delete(path).status_code == 204
+    assert (kept(), Attachment.objects.count()) == ([], 0)
+    assert fetched(links["url"]).status_code == 404
+    assert selectors.used(user_id=bob.user.pk) == 0
+    (tombstone,) = alice.get(f"/v1/conversations/{key}/messages").json()["results"]
+    assert (tombstone["body"], tombstone["attachments"]) == (None, [])
+    assert Message.objects.get().attachments is None
+    consistent(key)
+    # A retry of the send that comes late is the same send still.
+    late = send(bob, key, mine["id"], other["id"], body="for @carol", client_id=client_id)
+    assert (late.status_code, late.json()) == (200, tombstone)
+    assert send(bob, key, mine["id"]).status_code == 404
+
+
+def test_files_go_with_a_group_that_is_dissolved(
+    world: World, kept: Kept, django_capture_on_commit_callbacks: Any
+) -> None:
+    alice, bob = world.friends("alice", "bob")
+    key = groups.group_create(owner=alice.user, title="Group", usernames=["bob"]).pk
+    elsewhere = UUID(world.say(bob, "alice", "hello")[0].conversation)
+    mine, stays = uploaded(bob), uploaded(bob, b"text", "a.txt")
+    assert send(bob, key, mine["id"]).status_code == 201
+    assert send(bob, elsewhere, stays["id"]).status_code == 201
+    with django_capture_on_commit_callbacks(execute=True):
+        assert alice.http.delete(f"/v1/conversations/{key}").status_code == 204
+    assert kept() == [Attachment.objects.get().path]
+    assert selectors.used(user_id=bob.user.pk) == len(b"text")
+    assert list(Message.objects.filter(attachments__isnull=False).values_list("conversation", flat=True)) == [
+        elsewhere
+    ]
+    assert bob.get(f"/v1/attachments/{stays['id']}").status_code == 200
+
+
+def test_who_joins_later_fetches_what_the_group_lets_them_see(world: World) -> None:
+    alice, bob, carol = world.friends("alice", "bob", "carol")
+    key = groups.group_create(owner=alice.user, title="Group", usernames=[]).pk
+    before, after = uploaded(alice), uploaded(alice)
+    assert send(alice, key, before["id"]).status_code == 201
+    groups.members_add(actor=alice.user, conversation=key, usernames=["bob"])
+    groups.group_update(actor=alice.user, conversation=key, history="all")
+    groups.members_add(actor=alice.user, conversation=key, usernames=["carol"])
+    assert send(alice, key, after["id"]).status_code == 201
+
+    def may_fetch(device: Device) -> list[bool]:
+        return [device.get(f"/v1/attachments/{each['id']}").status_code == 200 for each in (before, after)]
+
+    assert (may_fetch(alice), may_fetch(bob), may_fetch(carol)) == ([True, True], [False, True], [True, True])
+    groups.member_remove(actor=alice.user, conversation=key, username="carol")
+    assert may_fetch(carol) == [False, False]
+    groups.group_update(actor=alice.user, conversation=key, history="joined")
+    groups.members_add(actor=alice.user, conversation=key, usernames=["carol"])
+    assert may_fetch(carol) == [False, False]
 
 
 def test_an_erased_account_leaves_its_sent_files_and_no_others(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import datetime, timedelta
+from functools import partial
 from io import StringIO
 from typing import Any
 from uuid import UUID
@@ -12,12 +13,13 @@ import msgspec
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from chatbe.core import clock
 from chatbe.core.errors import NotFound
 from chatbe.hub import fanout
-from messaging import retention, services, stream
-from messaging.models import Conversation, Membership, Message
+from messaging import groups, living, retention, services, stream
+from messaging.models import Conversation, Membership, Mention, Message, MessageVersion, Reaction
 from tests.messaging.conftest import World, consistent
 from tests.support.http import Device
 
@@ -195,6 +197,50 @@ def test_what_belongs_to_messages_goes_with_them(world: World, monkeypatch: pyte
     age(key, 1)
     retention.purge(before=cutoff())
     assert removed == [first]
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("fanned_out")
+def test_reactions_mentions_and_earlier_versions_go_too(world: World) -> None:
+    alice, bob = world.friends("alice", "bob")
+    key = groups.group_create(owner=alice.user, title="Group", usernames=["bob"]).pk
+    world.say(alice, key, "for @bob", "for @bob and @all", "the last, for @bob")
+    for seq in (1, 2, 3):
+        living.message_react(user=bob.user.pk, conversation=key, seq=seq, emoji="👍", on=True)
+        living.message_edit(user=alice.user.pk, conversation=key, seq=seq, body=f"{seq} for @bob")
+    living.message_delete(user=alice.user.pk, conversation=key, seq=1)
+    assert bob.get(f"/v1/conversations/{key}").json()["unread_mentions"] == 2
+    age(key, 2)
+    with CaptureQueriesContext(connection) as queries:
+        assert retention.purge(before=cutoff()) == 2
+    assert len(queries) < 25
+    consistent(key)
+    assert list(Mention.objects.values_list("seq", flat=True)) == [3]
+    for model in (Reaction, MessageVersion):
+        assert list(model._default_manager.values_list("message__seq", flat=True)) == [3]
+    mine = bob.get(f"/v1/conversations/{key}").json()
+    assert (mine["unread"], mine["unread_mentions"], mine["purged_seq"]) == (1, 1, 2)
+    # What is gone cannot be changed, nor asked about.
+    asked: dict[str, Any] = {"user": bob.user.pk, "conversation": key, "seq": 2}
+    for act in (
+        partial(living.message_edit, **asked, body="x"),
+        partial(living.message_delete, **asked),
+        partial(living.message_react, **asked, emoji="🎉", on=True),
+    ):
+        with pytest.raises(NotFound):
+            act()
+    assert bob.get(f"/v1/conversations/{key}/messages/2/readers").status_code == 404
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("fanned_out")
+def test_many_are_deleted_by_few_statements(world: World) -> None:
+    _, _, key = talk(world, *map(str, range(300)))
+    age(key, 299)
+    with CaptureQueriesContext(connection) as queries:
+        assert retention.purge(before=cutoff()) == 299
+    assert len(queries) < 25
+    assert Message.objects.count() == 1
 
 
 @pytest.mark.django_db(transaction=True)

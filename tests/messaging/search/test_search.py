@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from chatbe.core import clock
+from messaging import groups, retention
 from messaging import search as searching
 from messaging.api.search import SearchThrottle
 from messaging.models import Conversation, Membership, Message
@@ -178,6 +179,66 @@ def test_what_is_edited_or_deleted_is_found_as_it_is_now(world: World, indexed: 
         with connection.cursor() as cursor:
             cursor.execute("SELECT body FROM messaging_search")
             assert cursor.fetchall() == [("cherry",)]
+
+
+def test_edits_and_deletions_over_http_are_found_as_they_are(world: World, indexed: Any) -> None:
+    alice, bob, key = talk(world, "apple", "pear", "plum")
+    indexed()
+    path = f"/v1/conversations/{key}/messages"
+    assert alice.patch(f"{path}/1", body="cherry").status_code == 200
+    assert alice.http.delete(f"{path}/2").status_code == 204
+    for device in (alice, bob):
+        assert [found(device, q) for q in ("apple", "pear", "plum", "cherry")] == [
+            [],
+            [],
+            ["plum"],
+            ["cherry"],
+        ]
+    # Not even in the index.
+    table, column = (
+        ("messaging_segment", "words") if connection.vendor == "postgresql" else ("messaging_search", "body")
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {column} FROM {table}")
+        words = str(cursor.fetchall())
+    assert "apple" not in words
+    assert "pear" not in words
+
+
+def test_members_of_a_group_find_what_it_lets_them_see(world: World, indexed: Any) -> None:
+    alice, bob, carol = world.friends("alice", "bob", "carol")
+    key = groups.group_create(owner=alice.user, title="Group", usernames=[]).pk
+    world.say(alice, key, "heron before")
+    groups.members_add(actor=alice.user, conversation=key, usernames=["bob"])
+    groups.group_update(actor=alice.user, conversation=key, history="all")
+    groups.members_add(actor=alice.user, conversation=key, usernames=["carol"])
+    world.say(alice, key, "heron after")
+    indexed()
+    both = ["heron after", "heron before"]
+    for query in ({}, {"conversation": key}):
+        assert [found(each, "heron", **query) for each in (alice, bob, carol)] == [both, both[:1], both]
+    # What the server says of a group is not searched.
+    assert found(alice, "added") == []
+    groups.member_remove(actor=alice.user, conversation=key, username="carol")
+    world.say(alice, key, "heron while away")
+    assert found(carol, "heron") == []
+    groups.group_update(actor=alice.user, conversation=key, history="joined")
+    groups.members_add(actor=alice.user, conversation=key, usernames=["carol"])
+    assert found(carol, "heron") == []
+    world.say(alice, key, "heron back again")
+    assert found(carol, "heron", conversation=key) == ["heron back again"]
+    groups.group_dissolve(actor=alice.user, conversation=key)
+    for device in (alice, bob, carol):
+        assert found(device, "heron") == []
+        assert device.get("/v1/search", q="heron", conversation=key).status_code == 404
+
+
+def test_what_is_purged_is_not_found(world: World, indexed: Any) -> None:
+    alice, _, key = talk(world, "heron one", "heron two", "heron three")
+    indexed()
+    Message.objects.filter(seq__lte=2).update(created_at=clock.now() - timedelta(days=100))
+    assert retention.purge(before=clock.now() - timedelta(days=90)) == 2
+    assert found(alice, "heron") == found(alice, "heron", conversation=key) == ["heron three"]
 
 
 def test_filters(world: World, indexed: Any) -> None:
