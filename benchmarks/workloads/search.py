@@ -17,22 +17,27 @@ ABSENT = "zebra"
 
 
 def prepare(target: Target, *, messages: int) -> dict[str, str]:
-    """A tenth of the messages in one conversation, the rest in others of 3,000; returns it and one of its two."""
+    """A tenth of the messages in one conversation, the rest in others of 3,000.
+
+    Returns the large one and one of its two, and somebody of the others, who has many.
+    """
     spoken = target.populate("spoken", users=2, conversations=1, messages=messages // 10)
     rest = messages - messages // 10
     conversations = max(rest // 3000, 1)
     users = max(int((2 * conversations) ** 0.5) + 2, 4)
-    target.populate("spoken", users=users, conversations=conversations, messages=rest)
+    others = target.populate("spoken", users=users, conversations=conversations, messages=rest)
     target.populate("search_index")
     target.settle()
-    return {"conversation": spoken["conversation"], "user": spoken["user"]}
+    return {"conversation": spoken["conversation"], "user": spoken["user"], "many": others["user"]}
 
 
 async def pages(target: Target, *, where: dict[str, str], messages: int, requests: int) -> dict[str, Any]:
     """Latency and CPU of first pages, one request at a time."""
-    token = target.populate("access_token", user=where["user"])["token"]
-    http = Http(target.port, token)
-    await http.open()
+    connections = {}
+    for who in ("user", "many"):
+        token = target.populate("access_token", user=where[who])["token"]
+        connections[who] = Http(target.port, token)
+        await connections[who].open()
     inside = f"&conversation={where['conversation']}"
     result: dict[str, Any] = {"messages": messages, "requests": requests}
     kinds = {
@@ -43,6 +48,7 @@ async def pages(target: Target, *, where: dict[str, str], messages: int, request
         "everywhere": (list(COMMON), PAGE),
     }
     for kind, (queries, expected) in kinds.items():
+        http = connections["many" if kind == "everywhere" else "user"]
         paths = [f"/v1/search?limit={PAGE}&q={query}" for query in queries]
         for path in paths:
             await http.get(path)
@@ -55,5 +61,6 @@ async def pages(target: Target, *, where: dict[str, str], messages: int, request
                 if body.count(b'"client_id"') != expected:
                     raise TargetError(f"{target.name}: {kind} found {body.count(b'client_id')} messages")
         result[kind] = {"latency_ms": percentiles(durations), "cpu_us_per_page": meter.micros_per(requests)}
-    await http.close()
+    for http in connections.values():
+        await http.close()
     return result
