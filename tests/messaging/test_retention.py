@@ -245,6 +245,35 @@ def test_many_are_deleted_by_few_statements(world: World) -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("fanned_out")
+def test_it_works_beside_those_who_write(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "MESSAGES_AT_ONCE", 5)
+    alice, bob, key = talk(world, *map(str, range(60)))
+    age(key, 60)
+    start = threading.Barrier(3)
+
+    def write(device: Device) -> None:
+        start.wait()
+        for number in range(20):
+            sent = services.message_send(sender=device.user, conversation=key, body=f"new {number}").message
+            living.message_edit(user=device.user.pk, conversation=key, seq=sent.seq, body=f"edited {number}")
+        connection.close()
+
+    writers = [threading.Thread(target=write, args=(device,)) for device in (alice, bob)]
+    for writer in writers:
+        writer.start()
+    start.wait()
+    assert retention.purge(before=cutoff()) == 60
+    for writer in writers:
+        writer.join()
+    consistent(key)
+    row = Conversation.objects.get(pk=key)
+    # A rev for each message, each edit and each of twelve batches.
+    assert (row.purged_seq, row.last_seq, row.head_rev) == (60, 100, 60 + 40 + 40 + 12)
+    assert Message.objects.filter(body__startswith="edited").count() == 40
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("fanned_out")
 def test_it_waits_for_a_writer_and_a_writer_for_it(world: World) -> None:
     if connection.vendor == "sqlite":
         pytest.skip("a transaction of SQLite is alone in any case")
