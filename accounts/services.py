@@ -54,6 +54,9 @@ block_hooks: list[Callable[[UUID, UUID], None]] = []
 receipts_hooks: list[Callable[[UUID], None]] = []
 """Called with the id of a user who has turned read receipts on, after the commit."""
 
+sweep_hooks: list[Callable[[], int]] = []
+"""Called by `manage.py sweep`: delete what is left over, and say how much that was."""
+
 UNUSABLE_PASSWORD: Final = "!"  # noqa: S105 - Django's mark of an account without a password
 OTP_BYTES: Final = 24
 KEPT_AFTER_END: Final = timedelta(days=7)

@@ -152,6 +152,28 @@ def chatbe_mass(*, start: int, stop: int, each: int) -> Answer:
     return {"stored": len(conversations) * each}
 
 
+def chatbe_spoken(*, users: int, conversations: int, messages: int) -> Answer:
+    """New users with direct conversations of words, as `manage.py seed` makes them: a conversation and one in it."""
+    from accounts.models import Session
+    from chatbe.core import clock, ids
+    from messaging import seeding
+    from messaging.models import Membership
+
+    persons = seeding.people(count=users, password_hash="!", progress=lambda _: None)
+    todo = seeding.talks(persons=persons, conversations=conversations, messages=messages)
+    seeding.converse(todo=todo, progress=lambda _: None)
+    Session.objects.create(user_id=persons[0].id, refresh_jti=ids.uuid7(), expires_at=clock.now() + LATER)
+    membership = Membership.objects.filter(user=persons[0].id).order_by("pk")[0]
+    return {"conversation": str(membership.conversation_id), "user": persons[0].username}
+
+
+def chatbe_search_index() -> Answer:
+    """Bring the search index up to date."""
+    from messaging.search import indexing
+
+    return {"indexed": indexing.index_all()}
+
+
 def chatbe_access_token(*, user: str) -> Answer:
     """An access token of a user's session."""
     from accounts import tokens

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.targets import Target
-from benchmarks.workloads import fanout, growth, history, idle, messages, presence, resync
+from benchmarks.workloads import fanout, growth, history, idle, messages, presence, resync, search
 
 Figures = dict[str, Any]
 
@@ -28,6 +28,8 @@ class Sizes:
     upkeep_seconds: float = 30.0
     history_messages: int = 1_000_000
     history_requests: int = 500
+    search_messages: int = 10_000_000
+    search_requests: int = 300
     growth: tuple[int, ...] = (10_000, 1_000_000, 10_000_000)
     growth_rounds: int = 3
 
@@ -45,6 +47,8 @@ QUICK = Sizes(
     upkeep_seconds=5.0,
     history_messages=100_000,
     history_requests=100,
+    search_messages=30_000,
+    search_requests=50,
     growth=(10_000, 100_000),
     growth_rounds=1,
 )
@@ -223,6 +227,32 @@ class History(Workload):
         )
 
 
+class Search(Workload):
+    """See `benchmarks.workloads.search`."""
+
+    name = "search"
+    title = "pages of 50 found by full text, over HTTP"
+    targets = ("chatbe",)
+
+    @property
+    def rounds(self) -> int:
+        """Filling takes the time."""
+        return 1
+
+    def prepare(self, target: Target) -> None:
+        """Make the conversations and the index."""
+        self._where = search.prepare(target, messages=self.sizes.search_messages)
+
+    def measure(self, target: Target) -> Coroutine[Any, Any, Figures]:
+        """Search them."""
+        return search.pages(
+            target,
+            where=self._where,
+            messages=self.sizes.search_messages,
+            requests=self.sizes.search_requests,
+        )
+
+
 class Growth(Workload):
     """See `benchmarks.workloads.growth`; the database grows between the stages, on a running server."""
 
@@ -266,5 +296,5 @@ class Growth(Workload):
 
 
 WORKLOADS: tuple[type[Workload], ...] = (
-    Saturation, Steady, Memory, Visits, Resync, Fanout, Upkeep, History, Growth,
+    Saturation, Steady, Memory, Visits, Resync, Fanout, Upkeep, History, Search, Growth,
 )  # fmt: skip

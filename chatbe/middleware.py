@@ -32,7 +32,8 @@ def chunked_bodies(
 
     def answer(request: HttpRequest) -> HttpResponse:
         if "Transfer-Encoding" in request.headers and not request.META.get("CONTENT_LENGTH"):
-            limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE or 0
+            upload = request.path == settings.CHATBE_UPLOAD_PATH
+            limit = settings.CHATBE_UPLOAD_BYTES if upload else settings.DATA_UPLOAD_MAX_MEMORY_SIZE or 0
             body = request.read(limit + 1)
             if len(body) > limit:
                 return problems.too_large()

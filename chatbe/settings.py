@@ -8,6 +8,7 @@ import os
 import secrets
 import sys
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def _postgres(url: str) -> dict[str, Any]:
         for key, value in parts.items()
         if key not in {"host", "port", "user", "password", "dbname"} and value is not None
     }
-    long_running = {"migrate", "seed", "purge"} & set(sys.argv[1:2])
+    long_running = {"migrate", "seed", "purge", "search_index"} & set(sys.argv[1:2])
     timeout = 0 if long_running else env.int("CHATBE_STATEMENT_TIMEOUT", default=15)
     options.setdefault(
         "options", f"-c statement_timeout={timeout * 1000} -c idle_in_transaction_session_timeout=30000"
@@ -135,6 +136,7 @@ INSTALLED_APPS = [
     "accounts",
     "messaging",
     "presence",
+    "attachments",
 ]
 
 MIDDLEWARE = [
@@ -272,6 +274,7 @@ CHATBE_WRITER_QUEUE = env.int("CHATBE_WRITER_QUEUE", default=10_000)
 CHATBE_WRITER_BATCH = env.int("CHATBE_WRITER_BATCH", default=200)
 CHATBE_SEND_DEADLINE = env.float("CHATBE_SEND_DEADLINE", default=10.0)
 CHATBE_TAIL_PERIOD = env.float("CHATBE_TAIL_PERIOD", default=2.0)
+CHATBE_SEARCH_SHARE = env.float("CHATBE_SEARCH_SHARE", default=0.02)
 CHATBE_DRAIN_TIMEOUT = env.float("CHATBE_DRAIN_TIMEOUT", default=15.0)
 # Seconds in which a message may be edited (0: for ever), and members that a group may have.
 CHATBE_EDIT_SECONDS = env.int("CHATBE_EDIT_SECONDS", default=900)
@@ -291,6 +294,52 @@ WHITENOISE_AUTOREFRESH = DEBUG
 STATICFILES_DIRS = [("web", BASE_DIR / "web"), ("chatbe", BASE_DIR / "clients/js/src")]
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = 256 * 1024
+
+# Attachments: files under var/, or a bucket; only signed addresses lead to them.
+CHATBE_ATTACHMENT_BYTES = env.int("CHATBE_ATTACHMENT_BYTES", default=10 * 1024 * 1024)
+CHATBE_ATTACHMENT_PIXELS = env.int("CHATBE_ATTACHMENT_PIXELS", default=50_000_000)
+CHATBE_ATTACHMENT_QUOTA = env.int("CHATBE_ATTACHMENT_QUOTA", default=256 * 1024 * 1024)
+CHATBE_ATTACHMENT_LINK_LIFETIME = env.int("CHATBE_ATTACHMENT_LINK_LIFETIME", default=300)
+CHATBE_ATTACHMENT_STORAGE = env.str("CHATBE_ATTACHMENT_STORAGE", default="files")
+CHATBE_UPLOAD_PATH = "/v1/attachments"
+CHATBE_UPLOAD_BYTES = CHATBE_ATTACHMENT_BYTES + 64 * 1024
+if CHATBE_ATTACHMENT_STORAGE == "files":
+    _ATTACHMENTS: dict[str, Any] = {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {
+            "location": CHATBE_VAR_DIR / "attachments",
+            "file_permissions_mode": 0o600,
+            "directory_permissions_mode": 0o700,
+        },
+    }
+elif CHATBE_ATTACHMENT_STORAGE == "s3":
+    if not env.str("CHATBE_S3_BUCKET", default=""):
+        raise ImproperlyConfigured("CHATBE_ATTACHMENT_STORAGE=s3 needs CHATBE_S3_BUCKET.")
+    if not (find_spec("storages") and find_spec("boto3")):
+        raise ImproperlyConfigured(
+            "CHATBE_ATTACHMENT_STORAGE=s3 needs django-storages[s3]: install that too."
+        )
+    _ATTACHMENTS = {
+        "BACKEND": "storages.backends.s3.S3Storage",
+        "OPTIONS": {
+            "bucket_name": env.str("CHATBE_S3_BUCKET"),
+            "endpoint_url": env.str("CHATBE_S3_ENDPOINT", default="") or None,
+            "region_name": env.str("CHATBE_S3_REGION", default="") or None,
+            "location": env.str("CHATBE_S3_PREFIX", default=""),
+            "default_acl": None,
+            "file_overwrite": False,
+            "querystring_auth": True,
+            "signature_version": "s3v4",
+            "addressing_style": "path" if env.str("CHATBE_S3_ENDPOINT", default="") else None,
+        },
+    }
+else:
+    raise ImproperlyConfigured("CHATBE_ATTACHMENT_STORAGE is files or s3.")
+STORAGES: dict[str, dict[str, Any]] = {
+    "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    "attachments": _ATTACHMENTS,
+}
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
@@ -320,6 +369,7 @@ LOGGING = {
         "accounts": {"level": CHATBE_LOG_LEVEL},
         "messaging": {"level": CHATBE_LOG_LEVEL},
         "presence": {"level": CHATBE_LOG_LEVEL},
+        "attachments": {"level": CHATBE_LOG_LEVEL},
         "django.request": {"level": "ERROR"},
     },
 }

@@ -12,6 +12,7 @@ urlpatterns = [
     path("v1/asyncapi", documents.asyncapi, name="asyncapi"),
     path("v1/", include("accounts.api.urls")),
     path("v1/", include("messaging.api.urls")),
+    path("v1/", include("attachments.api.urls")),
     path("auth/", include("rest_framework.urls")),
     path("admin/", admin.site.urls),
 ]

@@ -2,7 +2,8 @@
 
 Every change of a conversation is made within `hold`: under its row lock it takes the next rev, and what
 changed is told after the commit. Each thing changes at one rev: a message at its row's `rev`, the
-conversation itself (title, members, roles) at its `state_rev`. A change that changes nothing takes none.
+conversation itself (title, members, roles, what is purged) at its `state_rev`. A change that changes nothing
+takes none.
 
 Lock order: user rows by id (`accounts.services.users_lock`) before a conversation is held, never after.
 """
@@ -29,6 +30,7 @@ from messaging import selectors, stream
 from messaging.models import Conversation, Membership, Message
 
 _COUNTERS: Final = ("head_rev", "last_seq", "state_rev", "active_at")
+_STATE: Final = ("title", "description", "history", "member_count", "purged_seq")
 
 
 @dataclass(slots=True)
@@ -108,7 +110,7 @@ class Held:
         """Store the counters and what was said; build what is told, as it is at this rev."""
         if self.row.head_rev == self._head:
             return
-        self.row.save(update_fields=[*_COUNTERS, "title", "description", "history", "member_count"])
+        self.row.save(update_fields=[*_COUNTERS, *_STATE])
         if self._state is not None:
             (state,) = selectors.conversation_objects([self.row.pk]).values()
             state.rev = self._state.rev

@@ -28,9 +28,9 @@ from chatbe.core import clock
 from chatbe.core.errors import Blocked, Conflict, FieldError, Forbidden, Invalid, NotFound, Suspended
 from chatbe.hub import fanout
 from chatbe.wire import frames
-from messaging import changing, selectors, stream
+from messaging import changing, selectors, services, stream
 from messaging.changing import Held
-from messaging.models import Conversation, Membership
+from messaging.models import Conversation, Membership, Message
 
 Role = Membership.Role
 
@@ -172,7 +172,8 @@ def group_update(
 
 
 def group_dissolve(*, actor: User, conversation: UUID) -> None:
-    """End everybody's membership; the owner may. What was written stays, out of everyone's reach.
+    """End everybody's membership; the owner may. What was written stays, out of everyone's reach;
+    its attachments go.
 
     No `control_rev` is raised: servers that miss the news find it by the conversation's own head.
     """
@@ -183,7 +184,15 @@ def group_dissolve(*, actor: User, conversation: UUID) -> None:
         held.end_memberships(None)
         Membership.objects.filter(conversation=held.row, active=True).update(active=False, left_rev=rev)
         held.row.member_count = 0
+        _remove_attachments(held.row)
     changing.tell(held)
+
+
+def _remove_attachments(group: Conversation) -> None:
+    """Files that nobody can fetch any more are not kept, and count against nobody's quota."""
+    attached = Message.objects.filter(conversation=group, attachments__isnull=False)
+    services.messages_removed(list(attached.values_list("pk", flat=True)))
+    attached.update(attachments=None)
 
 
 # --- members ---------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from chatbe.core.errors import ChatError, Conflict, NotFound, Unavailable
+from chatbe.core.errors import ChatError, Conflict, Invalid, NotFound, Unavailable
 from chatbe.hub import fanout
 from chatbe.hub.outbox import State
 from chatbe.wire import codec, frames
@@ -106,13 +106,15 @@ class MessagingPart:
 
     def on_send(self, socket: SocketConsumer, frame: frames.Send) -> None:
         """Queue a message; answered by an ack after its commit."""
+        if not (frame.body or frame.attachments):
+            raise Invalid("A message has a text, or attachments.")
         socket.begin_command()
         if socket.resolving is not None:
             socket.resolving.append(frame)
             return
         route = self._routes.get(_target(socket, frame))
-        if route is not None:
-            self._submit(socket, frame, route)
+        if route is not None and not frame.attachments:
+            self._submit(socket, frame, self._item(socket, frame, route), route)
         else:
             socket.resolving = deque([frame])
             self.node.spawn(self._resolve(socket))
@@ -125,6 +127,9 @@ class MessagingPart:
             frame = waiting[0]
             try:
                 route = await self._route(socket, frame)
+                item = self._item(socket, frame, route)
+                if frame.attachments:
+                    await self.node.call(services.attachments_claim, item=item, attachments=frame.attachments)
             except ChatError as error:
                 socket.refuse_with(frame.ref, error)
                 socket.end_command()
@@ -133,7 +138,7 @@ class MessagingPart:
                 socket.refuse_with(frame.ref, Unavailable())
                 socket.end_command()
             else:
-                self._submit(socket, frame, route)
+                self._submit(socket, frame, item, route)
             waiting.popleft()
         socket.resolving = None
 
@@ -152,24 +157,34 @@ class MessagingPart:
             self._routes[key] = self._routes[route.conversation] = route
         return route
 
-    def _submit(self, socket: SocketConsumer, frame: frames.Send, route: Route) -> None:
-        item = services.new_item(
+    @staticmethod
+    def _item(socket: SocketConsumer, frame: frames.Send, route: Route) -> Item:
+        return services.new_item(
             route=route,
             sender=socket.user_key,
             client_id=str(frame.client_id),
             body=frame.body,
             reply_to=frame.reply_to,
         )
+
+    def _submit(self, socket: SocketConsumer, frame: frames.Send, item: Item, route: Route) -> None:
         try:
             self.writer.submit(item, partial(self._stored, socket, frame.ref, item, route))
         except Unavailable as error:
+            if item.attachments is not None:
+                self._settle(item, Verdict(error.code))
             socket.refuse_with(frame.ref, error)
             socket.end_command()
+
+    def _settle(self, item: Item, verdict: Verdict) -> None:
+        self.node.spawn(self.node.call(services.attachments_settle, item=item, verdict=verdict))
 
     def _stored(
         self, socket: SocketConsumer, ref: str | None, item: Item, route: Route, verdict: Verdict | None
     ) -> None:
         """The writer's verdict on a socket's message."""
+        if item.attachments is not None and verdict is not None and verdict.code != "ok":
+            self._settle(item, verdict)
         if verdict is None:
             socket.refuse_with(ref, Unavailable())
         elif verdict.code == "ok":

@@ -17,7 +17,7 @@ from django.conf import settings
 from accounts.models import Block
 from chatbe.core.errors import Blocked, Conflict, Expired, Forbidden, Invalid, NotFound
 from chatbe.wire import frames
-from messaging import changing, mentions, selectors
+from messaging import changing, mentions, selectors, services
 from messaging.changing import Held
 from messaging.models import Conversation, Membership, Mention, Message, MessageVersion, Reaction
 
@@ -64,7 +64,7 @@ def message_edit(*, user: UUID, conversation: UUID, seq: int, body: str) -> Outc
 def message_delete(*, user: UUID, conversation: UUID, seq: int) -> Outcome:
     """Delete a message for everyone: its sender may, and the owner and admins of a group.
 
-    A tombstone stays; body, earlier versions, reactions and mentions go.
+    A tombstone stays; body, attachments, earlier versions, reactions and mentions go.
     """
     with changing.hold(conversation) as held:
         member, message = _message(held, user, seq)
@@ -77,10 +77,11 @@ def message_delete(*, user: UUID, conversation: UUID, seq: int) -> Outcome:
         message.versions.all().delete()
         message.reactions.all().delete()
         message.mentioned.all().delete()
-        message.body = message.mentions = None
+        services.messages_removed([message.pk])
+        message.body = message.mentions = message.attachments = None
         message.reacted = False
         message.deleted_at = held.now
-        return _changed(held, message, "body", "mentions", "reacted", "deleted_at")
+        return _changed(held, message, "body", "mentions", "attachments", "reacted", "deleted_at")
 
 
 def message_react(*, user: UUID, conversation: UUID, seq: int, emoji: str, on: bool) -> Outcome:

@@ -49,6 +49,9 @@ class Conversation(models.Model):
     head_rev = models.BigIntegerField(default=0, editable=False)
     last_seq = models.BigIntegerField(default=0, editable=False)
     state_rev = models.BigIntegerField(default=0, editable=False)
+    purged_seq = models.BigIntegerField(
+        default=0, db_default=0, editable=False, help_text="Messages up to this seq are gone, by retention."
+    )
     active_at = models.DateTimeField(default=clock.now, editable=False)
     created_at = models.DateTimeField(default=clock.now, editable=False)
 
@@ -148,6 +151,9 @@ class Message(models.Model):
         help_text="The usernames that the body mentions, `all` for everyone, with blanks between.",
     )
     reacted = models.BooleanField(default=False, db_default=False, help_text="Whether it has reactions.")
+    attachments = models.TextField(  # noqa: DJ001 - NULL costs nothing, and nearly all rows have it
+        null=True, blank=True, editable=False, help_text="The contract's attachment objects, in JSON."
+    )
 
     class Meta:
         constraints: ClassVar[list[models.BaseConstraint]] = [
@@ -158,6 +164,12 @@ class Message(models.Model):
             models.Index(fields=["conversation", "rev"], name="message_rev"),
             # Nearly empty: counting what is unread subtracts these from a difference of seqs.
             models.Index(fields=["conversation", "seq"], name="message_uncounted", condition=UNCOUNTED),
+            # Nearly empty too: what goes with a group that is dissolved.
+            models.Index(
+                fields=["conversation"],
+                name="message_attached",
+                condition=models.Q(attachments__isnull=False),
+            ),
         ]
 
     def __str__(self) -> str:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from django.db.models import Count, F, IntegerField, OuterRef, Q, QuerySet, Subquery, Value, Window
 from django.db.models.functions import Coalesce, Greatest, RowNumber
 from msgspec import UNSET, UnsetType
@@ -92,7 +93,7 @@ class _Members:
 
 MESSAGE_FIELDS: Final = (
     "id", "conversation_id", "seq", "rev", "kind", "sender__username", "body", "client_id", "reply_to",
-    "created_at", "edited_at", "deleted_at", "mentions", "reacted",
+    "created_at", "edited_at", "deleted_at", "mentions", "attachments", "reacted",
 )  # fmt: skip
 """For `Message.objects.values_list(*MESSAGE_FIELDS)`, whose rows `messages_from_rows` takes."""
 
@@ -113,13 +114,19 @@ def message_from_row(row: tuple[Any, ...]) -> frames.MessageObject:
     """The message object of a row of `MESSAGE_FIELDS`, without its reactions."""
     (
         key, conversation, seq, rev, kind, sender, body, client_id, reply_to, created, edited, deleted,
-        mentions, _,
+        mentions, attachments, _,
     ) = row  # fmt: skip
     return frames.MessageObject(
         str(key), str(conversation), seq, rev, kind, sender, body, str(client_id), reply_to, {},
         clock.timestamp(created), clock.optional_timestamp(edited), clock.optional_timestamp(deleted),
+        attachments_from_column(attachments) if deleted is None else [],
         UNSET if mentions is None else mentions.split(),
     )  # fmt: skip
+
+
+def attachments_from_column(text: str | None) -> list[frames.Attachment]:
+    """The attachment objects in `Message.attachments`."""
+    return msgspec.json.decode(text, type=list[frames.Attachment]) if text else []
 
 
 def reactions_add(messages: Sequence[frames.MessageObject]) -> None:
@@ -151,12 +158,21 @@ def message_object(*, message: UUID) -> frames.MessageObject:
     return messages_from_rows(rows)[0]
 
 
+def messages_by_id(ids: Sequence[UUID]) -> dict[UUID, frames.MessageObject]:
+    """The objects of the messages that exist. At most two queries; says nothing about who may see them."""
+    if not ids:
+        return {}
+    found = messages_from_rows(Message.objects.filter(pk__in=ids).values_list(*MESSAGE_FIELDS))
+    return {UUID(message.id): message for message in found}
+
+
 def message_page(*, membership: Membership, before: int | None, after: int | None, limit: int) -> MessagePage:
     """Messages that the member may see: the first after `after`, the last before `before`, or the newest.
 
     `membership` is from `membership`. Not both of `before` and `after`. One query.
     """
-    visible = Message.objects.filter(conversation=membership.conversation_id, seq__gt=membership.joined_seq)
+    hidden_to = max(membership.joined_seq, membership.conversation.purged_seq)
+    visible = Message.objects.filter(conversation=membership.conversation_id, seq__gt=hidden_to)
     if after is not None:
         rows = visible.filter(seq__gt=after).order_by("seq")
     elif before is not None:
@@ -166,7 +182,7 @@ def message_page(*, membership: Membership, before: int | None, after: int | Non
     found = messages_from_rows(rows.values_list(*MESSAGE_FIELDS)[: limit + 1])
     goes_on = len(found) > limit
     del found[limit:]
-    first, last = membership.joined_seq + 1, membership.conversation.last_seq
+    first, last = hidden_to + 1, membership.conversation.last_seq
     if after is not None:
         older = found[0].seq if found else min(after, last) + 1
         newer = found[-1].seq if goes_on else None
@@ -199,7 +215,7 @@ def conversation_objects(ids: Sequence[UUID]) -> dict[UUID, frames.ConversationO
     # The conversations first: members that are newer than `rev` are told again by their own change,
     # members that are older than it never would be.
     rows = Conversation.objects.filter(id__in=ids).values_list(
-        "id", "kind", "title", "head_rev", "last_seq", "created_at", "description", "history"
+        "id", "kind", "title", "head_rev", "last_seq", "created_at", "description", "history", "purged_seq"
     )
     conversations = list(rows)
     members = _members([row[0] for row in conversations])
@@ -215,8 +231,9 @@ def conversation_objects(ids: Sequence[UUID]) -> dict[UUID, frames.ConversationO
             clock.timestamp(created),
             description,
             history if kind == Conversation.Kind.GROUP else None,
+            purged,
         )
-        for key, kind, title, rev, last_seq, created, description, history in conversations
+        for key, kind, title, rev, last_seq, created, description, history, purged in conversations
     }
 
 
@@ -263,7 +280,7 @@ def _mine(user: User) -> QuerySet[Membership]:
     A seq has no gap and sending moves the sender's own read mark, so what lies after the mark is
     others', and counting means subtracting: the few that do not count have an index of their own.
     """
-    read = Greatest("read_seq", "joined_seq")
+    read = Greatest("read_seq", "joined_seq", "conversation__purged_seq")
     uncounted = (
         Message.objects.filter(
             UNCOUNTED, conversation=OuterRef("conversation_id"), seq__gt=OuterRef("read_to")
@@ -366,6 +383,7 @@ def _my_object(row: Membership, members: _Members, message: frames.MessageObject
         created_at=clock.timestamp(conversation.created_at),
         description=conversation.description,
         history=conversation.history if conversation.kind == Conversation.Kind.GROUP else None,
+        purged_seq=conversation.purged_seq,
         role=row.role,
         unread=row.unread,  # type: ignore[attr-defined]  # annotated by `_mine`
         unread_mentions=row.unread_mentions,  # type: ignore[attr-defined]  # annotated by `_mine`

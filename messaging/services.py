@@ -6,9 +6,9 @@ through a backend; either way it is the same batch (see `messaging.writer`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID, uuid4
 
 import msgspec
@@ -89,6 +89,37 @@ class Mark:
 REFUSALS: dict[str, type[ChatError]] = {
     error.code: error for error in (NotFound, Suspended, Blocked, NotAContact, Forbidden, Invalid)
 }
+
+
+# --- what other apps take part in --------------------------------------------------------------------
+
+
+class AttachmentKeeper(Protocol):
+    """Keeps the files that messages may have. Blocking."""
+
+    def claim(
+        self, *, sender: UUID, client_id: UUID, message: UUID, attachments: Sequence[UUID]
+    ) -> list[frames.Attachment]:
+        """Bind uploads of the sender to a message that is about to be stored; returns them described, in order.
+
+        A repeat of the same send may claim them again. Raises `NotFound` or `Conflict`.
+        """
+
+    def settle(self, *, sender: UUID, client_id: UUID, stored: UUID | None) -> None:
+        """What became of a claim that is not simply stored: the same send was stored before, or (None) refused."""
+
+
+attachment_keeper: AttachmentKeeper | None = None
+"""Set by the app that keeps files; without one there are no attachments."""
+
+removal_hooks: list[Callable[[Sequence[UUID]], None]] = []
+"""Called with the ids of messages whose content is going, in the transaction that removes it."""
+
+
+def messages_removed(messages: Sequence[UUID]) -> None:
+    """Have what belongs to messages removed with them; in the transaction that removes their content."""
+    for hook in removal_hooks:
+        hook(messages)
 
 
 # --- conversations ---------------------------------------------------------------------------------
@@ -191,6 +222,29 @@ def new_item(*, route: Route, sender: str, client_id: str, body: str, reply_to: 
     )
 
 
+def attachments_claim(*, item: Item, attachments: Sequence[UUID]) -> None:
+    """Give a message its attachments before it is stored. Raises `Invalid`, `NotFound` or `Conflict`."""
+    if attachment_keeper is None or len(set(attachments)) != len(attachments):
+        raise Invalid("An attachment is named once.")
+    described = attachment_keeper.claim(
+        sender=UUID(item.sender),
+        client_id=UUID(item.client_id),
+        message=UUID(item.id),
+        attachments=attachments,
+    )
+    item.attachments = msgspec.json.encode(described).decode()
+
+
+def attachments_settle(*, item: Item, verdict: Verdict) -> None:
+    """After the verdict on a message with attachments: free those of one that was not stored by this send."""
+    if attachment_keeper is not None and verdict.code != "ok":
+        attachment_keeper.settle(
+            sender=UUID(item.sender),
+            client_id=UUID(item.client_id),
+            stored=UUID(verdict.id) if verdict.code == "repeat" else None,
+        )
+
+
 def message_send(
     *,
     sender: User,
@@ -199,6 +253,7 @@ def message_send(
     client_id: UUID | None = None,
     body: str,
     reply_to: int | None = None,
+    attachments: Sequence[UUID] = (),
 ) -> Sent:
     """Store a message and tell everyone, exactly as the `send` frame does.
 
@@ -214,7 +269,11 @@ def message_send(
     item = new_item(
         route=route, sender=str(sender.pk), client_id=str(client_id or uuid4()), body=body, reply_to=reply_to
     )
+    if attachments:
+        attachments_claim(item=item, attachments=attachments)
     verdict = _store(item, route, sender.username)
+    if attachments:
+        attachments_settle(item=item, verdict=verdict)
     if verdict.code in REFUSALS:
         raise REFUSALS[verdict.code]
     return Sent(selectors.message_object(message=UUID(verdict.id)), verdict.code == "repeat")
@@ -259,6 +318,7 @@ def announcement(item: Item, verdict: Verdict, username: str) -> frames.MessageO
         created_at=verdict.created_at,
         edited_at=None,
         deleted_at=None,
+        attachments=selectors.attachments_from_column(item.attachments),
         mentions=verdict.mentions.split() if verdict.mentions else UNSET,
     )
 
@@ -296,6 +356,7 @@ def opening(route: Route) -> bytes:
                 created_at=route.created_at,
                 description="",
                 history=None,
+                purged_seq=0,
             )
         )
     )

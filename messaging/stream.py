@@ -222,6 +222,7 @@ def ended(conversation: str, *, rev: int, created_at: datetime) -> frames.Conver
             created_at=clock.timestamp(created_at),
             description="",
             history=None,
+            purged_seq=0,
         ),
         member=False,
     )
@@ -318,7 +319,7 @@ def state_within(
 # `selectors.MESSAGE_FIELDS`, ids as text where the database can say so: cheaper than making UUIDs of them.
 COLUMNS = """
     m.{id}, m.{conversation}, m.seq, m.rev, m.kind, u.username, m.body, m.{client_id}, m.reply_to,
-    m.created_at, m.edited_at, m.deleted_at, m.mentions, m.reacted"""
+    m.created_at, m.edited_at, m.deleted_at, m.mentions, m.attachments, m.reacted"""
 
 POSTGRES = f"""
     SELECT {COLUMNS.format(id="id::text", conversation="conversation_id::text", client_id="client_id::text")}

@@ -318,13 +318,15 @@ class Node:
         """
         names = list(conversations)
         self._joining.update(names)
+        for name in names:
+            self.hub.awaited.setdefault(name, 0)
         try:
             yield [f"conversation.{name}" for name in names]
         finally:
             self._joining.subtract(names)
             for name in names:
                 if self._joining[name] <= 0:
-                    del self._joining[name]
+                    del self._joining[name], self.hub.awaited[name]
                 if name not in self.hub.topics:
                     self.abandon(name)
 

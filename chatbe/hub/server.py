@@ -29,7 +29,8 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from http import HTTPStatus
 from io import BytesIO
-from typing import Any, ClassVar, Final
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, ClassVar, Final
 
 from chatbe.core.errors import Unavailable
 from chatbe.hub import listening, reactor
@@ -87,12 +88,17 @@ class ServerOptions:
     """WebSockets at once; one more is refused with 503."""
     max_body: int = 256 * 1024
     """Bytes of a request's body; more is refused with 413."""
+    upload_path: str = ""
+    """Requests to this path may have a larger body, which waits on disk, and more time."""
+    max_upload: int = 0
     receive_timeout: float = 30.0
     """From a request's first line to its last byte."""
     http_timeout: float = 60.0
     """From there to the application's answer; then 503."""
     keepalive_timeout: float = 60.0
     """Between two requests of a connection."""
+    upload_timeout: float = 300.0
+    """As `receive_timeout`, for uploads."""
     accept_timeout: float = 20.0
     """From the handshake to the application's accept."""
     ping_interval: float = 25.0
@@ -666,25 +672,36 @@ class Request(WebRequest):
     """An HTTP request with limits; what the server itself refuses is told as a problem (RFC 9457)."""
 
     _refused = False
+    content: IO[bytes]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._began = time.monotonic()
         super().__init__(*args, **kwargs)
+        self._max_body = self.server.options.max_body
+        self._receive_timeout = self.server.options.receive_timeout
         self.server.fresh_connections.discard(self.channel.transport)
         # Forms are the application's business.
         self._parsePOSTFormSubmission = False
 
     def gotLength(self, length: int | None) -> None:
         """The head is complete; a body that is too long is refused before it is read."""
-        self.content = BytesIO()
-        if length is not None and length > self.server.options.max_body:
+        options = self.server.options
+        path, _, _ = self.channel._path.partition(b"?")  # noqa: SLF001 - the request is told its path after its body
+        if options.upload_path and path == options.upload_path.encode():
+            self._max_body = options.max_upload
+            self._receive_timeout = options.upload_timeout
+            self.content = SpooledTemporaryFile(max_size=options.max_body)  # noqa: SIM115 - closed with the request
+        else:
+            self._max_body = options.max_body
+            self.content = BytesIO()
+        if length is not None and length > self._max_body:
             self._refuse_body()
 
     def handleContentChunk(self, data: bytes) -> None:
         """Take a part of the body."""
         if self._refused:
             return
-        if self.content.tell() + len(data) > self.server.options.max_body:
+        if self.content.tell() + len(data) > self._max_body:
             self._refuse_body()
         else:
             self.content.write(data)
@@ -693,7 +710,7 @@ class Request(WebRequest):
         """Answer now, and let the client read the answer although it goes on sending."""
         self._refused = True
         self.requestHeaders.removeHeader(b"expect")
-        body = _problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"At most {self.server.options.max_body} bytes.")
+        body = _problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"At most {self._max_body} bytes.")
         transport = self.channel.transport
         # Straight to the socket: the client may have ended its side already, which drops what is buffered.
         transport.write_now(
@@ -753,7 +770,7 @@ class Request(WebRequest):
             return
         if hasattr(self, "request_start"):
             super().check_timeouts()
-        elif time.monotonic() - self._began > self.server.options.receive_timeout:
+        elif time.monotonic() - self._began > self._receive_timeout:
             self.channel.transport.abortConnection()
 
     def application_returned(self, error: BaseException | None) -> None:

@@ -18,11 +18,16 @@ MAX_REACTION_KINDS = 20
 """Different emoji on one message."""
 REACTION_NAMES = 50
 """So many who reacted with one emoji are named."""
+MAX_ATTACHMENTS = 10
+"""So many files one message has."""
 
 Ref = Annotated[str, Meta(max_length=64, description="Chosen by the client, repeated in the answer.")]
 Seq = Annotated[int, Meta(ge=1, le=2**53 - 1, description="A message's place in its conversation.")]
 Rev = Annotated[int, Meta(ge=0, le=2**53 - 1, description="The count of a conversation's changes.")]
 Body = Annotated[str, Meta(min_length=1, max_length=MAX_BODY_CHARACTERS, description="Text without U+0000.")]
+BodyOrNone = Annotated[
+    str, Meta(max_length=MAX_BODY_CHARACTERS, description="Text without U+0000; empty only with attachments.")
+]
 Emoji = Annotated[str, Meta(min_length=1, max_length=64)]
 Time = Annotated[
     str, Meta(extra_json_schema={"format": "date-time"}, description="RFC 3339, UTC, microseconds.")
@@ -41,11 +46,27 @@ class Reaction(Struct):
     usernames: list[str]
 
 
+class Attachment(Struct):
+    """A file of a message. `width` and `height` are of images, in pixels, else null.
+
+    Its content is fetched by addresses that `GET /v1/attachments/{id}` gives for a short time.
+    """
+
+    id: Id
+    name: str
+    content_type: str
+    size: int
+    width: int | None
+    height: int | None
+    thumbnail: bool
+    """Whether there is a small picture of it."""
+
+
 class MessageObject(Struct):
     """A message in its latest state. A deleted one has a null body; an erased account's a null sender.
 
-    `mentions` names the members whom the body mentions, `all` for everyone; it is left out where
-    there are none.
+    The body is empty only where there are attachments. `mentions` names the members whom the body
+    mentions, `all` for everyone; it is left out where there are none.
     """
 
     id: Id
@@ -61,6 +82,7 @@ class MessageObject(Struct):
     created_at: Time
     edited_at: Time | None
     deleted_at: Time | None
+    attachments: list[Attachment] = field(default_factory=list)
     mentions: list[str] | UnsetType = UNSET
 
 
@@ -74,7 +96,9 @@ class Member(Struct):
 class ConversationObject(Struct):
     """A conversation as all its members see it; `members` names up to 100 of them.
 
-    `history` says what who joins a group may read: `joined` (from joining on) or `all`.
+    `history` says what who joins a group may read: `joined` (from joining on) or `all`. Messages up to
+    `purged_seq` are gone for good, as they were older than this server keeps them: drop those too that
+    were received before.
     """
 
     id: Id
@@ -87,6 +111,7 @@ class ConversationObject(Struct):
     created_at: Time
     description: str
     history: str | None
+    purged_seq: int
 
 
 class Friend(Struct):
@@ -120,13 +145,14 @@ class Target(Struct):
 
 
 class Send(Command, tag="send"):
-    """Send a message; answered by `ack` after the commit."""
+    """Send a message; answered by `ack` after the commit. `attachments` are ids from `POST /v1/attachments`."""
 
     to: Target
     client_id: UUID
-    body: Body
+    body: BodyOrNone
     ref: Ref | None = None
     reply_to: Seq | None = None
+    attachments: Annotated[list[UUID], Meta(max_length=MAX_ATTACHMENTS)] = field(default_factory=list)
 
 
 class Edit(Command, tag="edit"):

@@ -155,8 +155,21 @@ class SendSerializer(serializers.Serializer[Any]):
         help_text="Chosen by the sender: a second send with it stores nothing. "
         "Without it, a retry is a new message.",
     )
-    body = BodyField()
+    body = BodyField(allow_blank=True, help_text="Empty only with attachments.")
     reply_to = SeqField(required=False, allow_null=True, default=None, help_text="The seq that this answers.")
+    attachments = serializers.ListField(
+        child=ClientIdField(),
+        required=False,
+        default=list,
+        max_length=frames.MAX_ATTACHMENTS,
+        help_text="Ids from `POST /v1/attachments`.",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """A message without attachments has a text."""
+        if not (attrs["body"] or attrs["attachments"]):
+            raise serializers.ValidationError({"body": "This field may not be blank."}, code="blank")
+        return attrs
 
 
 class ReadSerializer(serializers.Serializer[Any]):

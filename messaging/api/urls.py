@@ -4,7 +4,7 @@ from uuid import UUID
 
 from django.urls import path, register_converter
 
-from messaging.api import living, members, views
+from messaging.api import living, members, search, views
 
 
 class IdConverter:
@@ -60,4 +60,5 @@ urlpatterns = [
         living.ReactionView.as_view(),
         name="reaction",
     ),
+    path("search", search.SearchView.as_view(), name="search"),
 ]

@@ -62,7 +62,7 @@ class Changes(msgspec.Struct):
 
 ID: Final = OpenApiParameter("conversation", OpenApiTypes.UUID, OpenApiParameter.PATH)
 _NUMBER: Final = {"type": "integer", "minimum": 0, "maximum": paging.GREATEST}
-_LIMIT: Final = OpenApiParameter(
+LIMIT: Final = OpenApiParameter(
     "limit",
     {"type": "integer", "minimum": 1, "maximum": paging.GREATEST, "default": paging.PAGE},
     description=f"Results per page; more than {paging.MOST} gives that many.",
@@ -81,6 +81,7 @@ MESSAGE_EXAMPLE: Final = {
     "created_at": "2026-01-31T12:00:00.000000Z",
     "edited_at": None,
     "deleted_at": None,
+    "attachments": [],
 }
 _CONVERSATION_EXAMPLE: Final = {
     "id": "0198c0de-0000-7000-8000-000000000010",
@@ -93,6 +94,7 @@ _CONVERSATION_EXAMPLE: Final = {
     "created_at": "2026-01-30T08:00:00.000000Z",
     "description": "",
     "history": None,
+    "purged_seq": 0,
     "role": "member",
     "unread": 1,
     "unread_mentions": 0,
@@ -151,7 +153,7 @@ class ConversationsView(generics.GenericAPIView[Any]):
         tags=["conversations"],
         operation_id="conversations_list",
         parameters=[
-            _LIMIT,
+            LIMIT,
             OpenApiParameter("cursor", OpenApiTypes.STR, description="From `next` or `previous`."),
         ],
         responses={200: Conversations},
@@ -294,7 +296,7 @@ class MessagesView(generics.GenericAPIView[Any]):
             ID,
             OpenApiParameter("before", _NUMBER, description="Messages with a lower seq than this."),
             OpenApiParameter("after", _NUMBER, description="Messages with a higher seq than this."),
-            _LIMIT,
+            LIMIT,
         ],
         responses={200: Messages},
         examples=[
@@ -327,7 +329,8 @@ class MessagesView(generics.GenericAPIView[Any]):
             201: OpenApiResponse(frames.MessageObject, description="Stored."),
             **problem_responses(
                 s403="`blocked`, `not_contact` or `suspended`.",
-                s404="There is no such conversation, or no message to reply to.",
+                s404="There is no such conversation, no message to reply to, or no such attachment.",
+                s409="An attachment is another message's already.",
                 s503="Perhaps stored, perhaps not: send again with the same `client_id`.",
             ),
         },
@@ -349,6 +352,7 @@ class MessagesView(generics.GenericAPIView[Any]):
             client_id=fields["client_id"],
             body=fields["body"],
             reply_to=fields["reply_to"],
+            attachments=fields["attachments"],
         )
         return struct_response(
             sent.message, status.HTTP_200_OK if sent.duplicate else status.HTTP_201_CREATED
@@ -367,7 +371,7 @@ class ChangesView(APIView):
             OpenApiParameter(
                 "since", {**_NUMBER, "default": 0}, description="The rev that is known; 0: nothing is."
             ),
-            _LIMIT,
+            LIMIT,
         ],
         responses={200: Changes},
         examples=[

@@ -24,6 +24,8 @@ class Item:
     reply_to: int | None
     names: tuple[str, ...] = ()
     """Whom the body may mention; see `messaging.mentions`."""
+    attachments: str | None = None
+    """The contract's attachment objects, in JSON."""
 
 
 @dataclass(slots=True)

@@ -74,6 +74,7 @@ class _Batch:
                         body=item.body,
                         reply_to=item.reply_to,
                         created_at=self.now,
+                        attachments=item.attachments,
                     )
                 )
                 membership = self.memberships[conversation.id, UUID(item.sender)]
@@ -168,7 +169,8 @@ class _Batch:
                 return Verdict("blocked")
             if not self.may_write(sender, peer):
                 return Verdict("not_contact")
-        if item.reply_to is not None and not membership.joined_seq < item.reply_to <= conversation.last_seq:
+        oldest = max(membership.joined_seq, conversation.purged_seq)
+        if item.reply_to is not None and not oldest < item.reply_to <= conversation.last_seq:
             return Verdict("not_found")
         return Verdict("ok")
 

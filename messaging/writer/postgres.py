@@ -81,7 +81,7 @@ def _items(batch: Sequence[Item]) -> bytes:
     rows = [
         {
             "i": item.id, "c": item.conversation, "s": item.sender, "k": item.client_id, "b": item.body,
-            "r": item.reply_to,
+            "r": item.reply_to, **({"a": item.attachments} if item.attachments is not None else {}),
         }
         for item in batch
     ]  # fmt: skip
@@ -160,7 +160,7 @@ class PostgresBackend:
             self._opening = self._loop.create_task(self._open(batch, now, policy, wait, done))
             return
         stamp = clock.timestamp(now)
-        if len(batch) == 1 and not wait and not batch[0].names:
+        if len(batch) == 1 and not wait and not batch[0].names and batch[0].attachments is None:
             item = batch[0]
 
             def alone(answer: Sequence[pq.abc.PGresult] | Exception) -> None:

@@ -11,12 +11,12 @@ RETURNS TABLE (code text, seq bigint, rev bigint, id uuid, conversation uuid, cr
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-    a_i uuid[]; a_c uuid[]; a_s uuid[]; a_k uuid[]; a_b text[]; a_r bigint[];
+    a_i uuid[]; a_c uuid[]; a_s uuid[]; a_k uuid[]; a_b text[]; a_r bigint[]; a_a text[];
     locked uuid[];
 BEGIN
-    SELECT array_agg(i), array_agg(c), array_agg(s), array_agg(k), array_agg(b), array_agg(r)
-      INTO a_i, a_c, a_s, a_k, a_b, a_r
-      FROM json_to_recordset(p_items) AS t(i uuid, c uuid, s uuid, k uuid, b text, r bigint);
+    SELECT array_agg(i), array_agg(c), array_agg(s), array_agg(k), array_agg(b), array_agg(r), array_agg(a)
+      INTO a_i, a_c, a_s, a_k, a_b, a_r, a_a
+      FROM json_to_recordset(p_items) AS t(i uuid, c uuid, s uuid, k uuid, b text, r bigint, a text);
 
     -- One order for everyone: conversations by id, then memberships, then messages.
     IF p_wait THEN
@@ -33,7 +33,7 @@ BEGIN
     -- wait until the last of them is written.
     RETURN QUERY
     WITH item AS (
-        SELECT * FROM unnest(a_i, a_c, a_s, a_k, a_b, a_r) WITH ORDINALITY AS t(i, c, s, k, b, r, n)
+        SELECT * FROM unnest(a_i, a_c, a_s, a_k, a_b, a_r, a_a) WITH ORDINALITY AS t(i, c, s, k, b, r, a, n)
     ), judged AS MATERIALIZED (
         SELECT j.*,
                count(*) FILTER (WHERE verdict = 'ok') OVER (PARTITION BY c ORDER BY n ROWS UNBOUNDED PRECEDING)
@@ -56,7 +56,8 @@ BEGIN
                             OR p_policy <> 'contacts' AND (SELECT true FROM accounts_contact k
                               WHERE k.owner_id = p.user_id AND k.target_id = item.s) IS NULL)
                             THEN 'not_contact'
-                        WHEN item.r IS NOT NULL AND NOT (item.r > m.joined_seq AND item.r <= v.last_seq)
+                        WHEN item.r IS NOT NULL AND NOT (
+                            item.r > greatest(m.joined_seq, v.purged_seq) AND item.r <= v.last_seq)
                             THEN 'not_found'
                         ELSE 'ok' END AS verdict
               FROM item
@@ -75,8 +76,8 @@ BEGIN
         RETURNING 1
     ), stored AS (
         INSERT INTO messaging_message
-               (id, conversation_id, seq, rev, sender_id, client_id, kind, body, reply_to, created_at)
-        SELECT i, c, last_seq + place, head_rev + place, s, k, 'text', b, r, p_now
+               (id, conversation_id, seq, rev, sender_id, client_id, kind, body, reply_to, created_at, attachments)
+        SELECT i, c, last_seq + place, head_rev + place, s, k, 'text', b, r, p_now, a
           FROM judged WHERE verdict = 'ok' AND (SELECT count(*) FROM marks) >= 0 ORDER BY s, k
             ON CONFLICT (sender_id, client_id) DO NOTHING
         RETURNING 1
@@ -113,7 +114,7 @@ DECLARE
     v record;
     f record;
 BEGIN
-    SELECT x.head_rev, x.last_seq, x.kind = 'direct' AS direct INTO v
+    SELECT x.head_rev, x.last_seq, x.purged_seq, x.kind = 'direct' AS direct INTO v
       FROM messaging_conversation x WHERE x.id = p_conversation FOR NO KEY UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN;
@@ -126,7 +127,7 @@ BEGIN
         ON v.direct AND p.conversation_id = p_conversation AND p.user_id <> u.id AND p.active
      WHERE u.id = p_sender AND u.is_active AND (u.suspended_until IS NULL OR u.suspended_until <= p_now)
        AND (NOT v.direct OR p.id IS NOT NULL)
-       AND (p_reply_to IS NULL OR (p_reply_to > m.joined_seq AND p_reply_to <= v.last_seq))
+       AND (p_reply_to IS NULL OR (p_reply_to > greatest(m.joined_seq, v.purged_seq) AND p_reply_to <= v.last_seq))
        AND NOT EXISTS (SELECT FROM messaging_message o WHERE o.sender_id = p_sender AND o.client_id = p_client_id)
        AND NOT EXISTS (SELECT FROM accounts_block b WHERE b.blocker_id = p.user_id AND b.blocked_id = p_sender);
     IF NOT FOUND THEN

@@ -9,15 +9,21 @@ from tests.support.processes import AppServer, Deployment
 
 
 @pytest.fixture(scope="session")
-def servers(migrated_deployment: Deployment, backend: str) -> Iterator[list[AppServer]]:
-    """Two servers on one database and one Redis; embedded, the same one twice. Nothing is limited.
+def shared(migrated_deployment: Deployment) -> Iterator[Deployment]:
+    """What the `servers` run on. Nothing is limited."""
+    with migrated_deployment.copy() as deployment:
+        deployment.environment["CHATBE_RATE_LIMITS"] = "off"
+        yield deployment
+
+
+@pytest.fixture(scope="session")
+def servers(shared: Deployment, backend: str) -> list[AppServer]:
+    """Two servers on one database and one Redis; embedded, the same one twice.
 
     Tests share them, each with people of its own; whoever kills or restarts takes `deployment`.
     """
-    with migrated_deployment.copy() as shared:
-        shared.environment["CHATBE_RATE_LIMITS"] = "off"
-        first = shared.server()
-        yield [first, shared.server() if backend == "cluster" else first]
+    first = shared.server()
+    return [first, shared.server() if backend == "cluster" else first]
 
 
 @pytest.fixture(autouse=True)

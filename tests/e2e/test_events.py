@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.mirror import Held, Mirror, catch_up, fetch, resync
 from tests.support.people import Frame, Person, close_all, new_name
-from tests.support.processes import AppServer
+from tests.support.processes import AppServer, Deployment
 
 NAMES = ("owner", "admin", "member", "returning", "newcomer")
 
@@ -31,8 +31,9 @@ def people(servers: list[AppServer]) -> Iterator[dict[str, Person]]:
 class Scene:
     """A group of four; one of them left and came back, another may be added."""
 
-    def __init__(self, people: dict[str, Person], *, history: str) -> None:
+    def __init__(self, people: dict[str, Person], deployment: Deployment, *, history: str) -> None:
         self.people = people
+        self.deployment = deployment
         self.stack = contextlib.ExitStack()
         self.mirrors = {
             name: Mirror(person, self.stack.enter_context(person.live())) for name, person in people.items()
@@ -84,6 +85,9 @@ class Scene:
         assert ack["type"] == "ack", ack
         return ack
 
+    def attach(self, who: str, body: str = "") -> Frame:
+        return self.say(who, body, attachments=[self.mirrors[who].upload(who.encode())])
+
     def react(self, who: str, seq: int, emoji: str, *, on: bool = True) -> Frame:
         return self.change(who, type="react", seq=seq, emoji=emoji, on=on)
 
@@ -127,6 +131,26 @@ def edit(scene: Scene) -> None:
 def delete_edited(scene: Scene) -> None:
     scene.react("owner", 3, "🎉")
     scene.change("member", type="delete", seq=3)
+
+
+def attach_and_delete(scene: Scene) -> None:
+    first = scene.attach("member", "the one @" + scene.name("admin"))["seq"]
+    scene.attach("owner")
+    scene.change("member", type="edit", seq=first, body="the other")
+    scene.change("admin", type="delete", seq=scene.attach("member")["seq"])
+
+
+def purge(scene: Scene) -> None:
+    """All but the last message are old; what comes after goes on."""
+    scene.deployment.manage(
+        "shell", "--no-imports", "-c",
+        "from datetime import timedelta; from uuid import UUID; from django.db.models import F;"
+        "from messaging.models import Message;"
+        f"Message.objects.filter(conversation=UUID('{scene.id}'), seq__lt={scene.last})"
+        ".update(created_at=F('created_at') - timedelta(days=100))",
+    )  # fmt: skip
+    scene.deployment.manage("purge", "--older-than", "90d", "--conversation", scene.id)
+    scene.say("member", "to what is left", reply_to=scene.last)
 
 
 def react_by_many(scene: Scene) -> None:
@@ -173,11 +197,12 @@ def mark(scene: Scene) -> None:
 def _wait_for_mark(scene: Scene, name: str, place: int) -> None:
     """A mark is not answered; it is heard of on another's device."""
     mirror = scene.mirrors["member"]
-    assert mirror.until(
-        lambda: (
-            scene.id in mirror.state and mirror.state[scene.id].marks[scene.name(name)][place] >= scene.last
-        )
-    )
+
+    def heard() -> bool:
+        held = mirror.state.get(scene.id)
+        return held is not None and held.marks.get(scene.name(name), [0, 0])[place] >= scene.last
+
+    assert mirror.until(heard)
 
 
 def everything(scene: Scene) -> None:
@@ -210,6 +235,8 @@ ACTIONS: dict[str, Callable[[Scene], object]] = {
     "edit": edit,
     "delete": delete_edited,
     "delete another's": lambda scene: scene.change("admin", type="delete", seq=scene.last),
+    "attach": attach_and_delete,
+    "purge": purge,
     "react": react_by_many,
     "rename": rename,
     "history": lambda scene: scene.http("owner", "PATCH", "", history="all"),
@@ -229,9 +256,9 @@ ACTIONS: dict[str, Callable[[Scene], object]] = {
 @pytest.mark.parametrize("history", ["joined", "all"])
 @pytest.mark.parametrize("action", ACTIONS)
 def test_the_old_state_and_the_frames_give_the_new_state(
-    people: dict[str, Person], action: str, history: str
+    people: dict[str, Person], shared: Deployment, action: str, history: str
 ) -> None:
-    scene = Scene(people, history=history)
+    scene = Scene(people, shared, history=history)
     with scene.stack:
         before = scene.settled()
         assert before["returning"] is not None

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 
 from tests.support.mirror import Mirror, fetch
 from tests.support.people import Person, close_all, new_name
-from tests.support.processes import AppServer
+from tests.support.processes import AppServer, Deployment
 
 WHO = st.integers(0, 3)
 SEQS = st.integers(1, 12)
@@ -67,6 +67,7 @@ class Device:
 class Machine(RuleBasedStateMachine):
     cast: list[Person]
     devices: list[Device]
+    deployment: Deployment
 
     @initialize(history=st.sampled_from(["joined", "all"]), others=st.sets(st.integers(1, 3)))
     def begin(self, history: str, others: set[int]) -> None:
@@ -124,6 +125,24 @@ class Machine(RuleBasedStateMachine):
         else:
             self.http(who, "POST", "messages", body=text, **fields)
 
+    @rule(who=WHO)
+    def attach(self, who: int) -> None:
+        mirror = self.devices[who].mirror
+        if mirror is not None:
+            answer = mirror.send(self.id, "", attachments=[mirror.upload(b"text")])
+            assert answer["type"] == "ack" or answer["code"] == "not_found", answer
+
+    @rule(seq=SEQS)
+    def purge(self, seq: int) -> None:
+        self.deployment.manage(
+            "shell", "--no-imports", "-c",
+            "from datetime import timedelta; from uuid import UUID; from chatbe.core import clock;"
+            "from messaging import retention; from messaging.models import Message;"
+            f"key = UUID('{self.id}'); then = clock.now() - timedelta(days=100);"
+            f"Message.objects.filter(conversation=key, seq__lte={seq}).update(created_at=then);"
+            "retention.purge(before=then + timedelta(days=1), conversations=[key])",
+        )  # fmt: skip
+
     @rule(who=WHO, seq=SEQS, body=BODIES)
     def edit(self, who: int, seq: int, body: str) -> None:
         self.frame(who, type="edit", seq=seq, body=body)
@@ -172,9 +191,9 @@ class Machine(RuleBasedStateMachine):
         self.devices[who].come()
 
 
-def test_whoever_is_there_in_the_end_holds_the_truth(people: list[Person]) -> None:
+def test_whoever_is_there_in_the_end_holds_the_truth(people: list[Person], shared: Deployment) -> None:
     devices = [Device(person) for person in people]
-    machine: Any = type("Staged", (Machine,), {"cast": people, "devices": devices})
+    machine: Any = type("Staged", (Machine,), {"cast": people, "devices": devices, "deployment": shared})
     run_state_machine_as_test(
         machine,
         settings=settings(

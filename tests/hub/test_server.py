@@ -628,6 +628,29 @@ def test_a_body_over_the_limit_is_refused_with_413_before_it_is_read() -> None:
         connection.close()
 
 
+def test_an_upload_may_have_a_larger_body_and_more_time() -> None:
+    options = {
+        "max_body": 1000, "upload_path": "/up", "max_upload": 1_000_000, "receive_timeout": 0.3, "upload_timeout": 20,
+    }  # fmt: skip
+    with small_server(options=options) as server:
+        connection = server.http()
+        for path, size, status in (("/up?x", 1_000_000, 200), ("/up", 1_000_001, 413), ("/upper", 1001, 413)):
+            connection.request("POST", path, body=b"x" * size)
+            answer = connection.getresponse()
+            content = json.loads(answer.read())
+            assert answer.status == status, path
+            assert status == 413 or content["body"] == size
+            connection.close()
+        with server.raw() as sock:
+            sock.sendall(b"POST /up HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nx")
+            with server.raw() as other:
+                other.sendall(b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nx")
+                # By when this one is dropped, the upload is as late, and still waited for.
+                assert read_to_end(other) == b""
+            sock.sendall(b"x")
+            assert sock.recv(4096).startswith(b"HTTP/1.1 200 ")
+
+
 def test_long_headers_and_too_many_are_refused(server: SmallServer) -> None:
     for head in (b"X-Long: " + b"x" * 20_000 + b"\r\n", b"".join(b"X-%d: x\r\n" % n for n in range(600))):
         with server.raw() as sock:

@@ -76,7 +76,7 @@ def test_a_direct_conversation_is_made_once_per_pair(world: World) -> None:
     assert sorted(member["username"] for member in body.pop("members")) == ["alice", "bob"]
     assert body == {
         "id": str(Conversation.objects.get().pk), "kind": "direct", "title": None, "rev": 0, "last_seq": 0,
-        "member_count": 2, "role": "member", "unread": 0, "read_seq": 0, "delivered_seq": 0,
+        "member_count": 2, "purged_seq": 0, "role": "member", "unread": 0, "read_seq": 0, "delivered_seq": 0,
         "muted_until": None, "last_message": None, "peer_read_seq": 0, "peer_delivered_seq": 0,
         "description": "", "history": None, "unread_mentions": 0,
     }  # fmt: skip
@@ -285,7 +285,7 @@ def test_history_pages_hold_what_was_asked_for(world: World) -> None:
     assert message == {
         "id": str(stored.pk), "conversation": str(key), "seq": 3, "rev": 3, "kind": "text", "sender": "alice",
         "body": "three", "client_id": str(stored.client_id), "reply_to": None, "reactions": {},
-        "edited_at": None, "deleted_at": None,
+        "edited_at": None, "deleted_at": None, "attachments": [],
     }  # fmt: skip
 
 

@@ -11,9 +11,11 @@ import pytest
 from django.db import transaction
 
 from accounts.models import Block, Contact, User
+from attachments import selectors as files
+from attachments.models import Attachment
 from chatbe.core import clock
 from chatbe.core.errors import ChatError
-from messaging import groups, living, selectors, services, stream
+from messaging import groups, living, search, selectors, services, stream
 from messaging.models import Conversation, Membership, Message
 from tests.messaging.conftest import World, consistent
 
@@ -54,6 +56,12 @@ class Stage:
             for name, user in users.items()
             if name not in {"other", "new", "second", "stranger"}
         }
+        self.files = {
+            "other": Attachment.objects.create(
+                owner=users["other"], name="a.txt", size=5, stored_at=clock.now(),
+                message=Message.objects.get(conversation=self.group, seq=self.seqs["other"]).pk,
+            ).pk
+        }  # fmt: skip
         groups.member_remove(actor=users["owner"], conversation=self.group, username="removed")
         for name in ("owner", "admin", "member", "other", "new"):
             Block.objects.create(blocker=users[name], blocked=users["blocked"])
@@ -234,6 +242,41 @@ def read(stage: Stage, user: User, role: str) -> object:
 
 
 @action(suspended="")
+def search_in(stage: Stage, user: User, role: str) -> object:
+    found = search.search(user=user, query="by", conversation=stage.group, limit=50)
+    assert len(found.results) == len(stage.seqs)
+    return found
+
+
+@action(owner="", admin="", member="", removed="", stranger="", suspended="")
+def search_everywhere(stage: Stage, user: User, role: str) -> None:
+    """Nothing refuses it, and nothing is found that is not theirs to see."""
+    found = {
+        UUID(result.message.conversation) for result in search.search(user=user, query="by", limit=50).results
+    }
+    assert found == ({stage.group} if role not in {"removed", "stranger"} else set()) | (
+        {stage.direct[role]} if role in stage.direct else set()
+    )
+
+
+@action(suspended="not_found")
+def fetch_file(stage: Stage, user: User, role: str) -> object:
+    """By an address that was made before its user lost the right."""
+    ticket = files.Ticket(stage.files["other"], "content", user.pk)
+    return files.attachment_of_ticket(ticket=ticket)
+
+
+@action()
+def send_file(stage: Stage, user: User, role: str) -> object:
+    unsent = Attachment.objects.create(owner=user, name="b.txt", size=5, stored_at=clock.now()).pk
+    try:
+        return services.message_send(sender=user, conversation=stage.group, body="", attachments=[unsent])
+    except ChatError:
+        assert Attachment.objects.filter(pk=unsent, message=None).delete()[0] == 1
+        raise
+
+
+@action(suspended="")
 def type_(stage: Stage, user: User, role: str) -> object:
     return stream.typing_audience(user=user.pk, conversation=stage.group)
 
@@ -301,4 +344,5 @@ def _everything() -> list[Any]:
         list(Membership.objects.order_by("pk").values()),
         list(Message.objects.order_by("pk").values()),
         list(User.objects.order_by("pk").values_list("pk", "control_rev")),
+        list(Attachment.objects.order_by("pk").values()),
     ]

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.support.people import PATIENCE, Frame, Person, Socket
 
-_SHARED = ("kind", "title", "description", "history", "member_count")
+_SHARED = ("kind", "title", "description", "history", "member_count", "purged_seq")
 
 
 @dataclass
@@ -31,6 +31,12 @@ class Held:
             self.messages[message["seq"]] = message
         if message["sender"] is not None and message["kind"] == "text":
             self.mark(message["sender"], message["seq"], message["seq"])
+
+    def inform(self, info: Frame) -> None:
+        """What the conversation is now; what is purged is dropped."""
+        self.info = info
+        for seq in [seq for seq in self.messages if seq <= info["purged_seq"]]:
+            del self.messages[seq]
 
     def mark(self, username: str, read: int, delivered: int) -> None:
         """Marks only rise."""
@@ -67,6 +73,8 @@ class Mirror:
         self.state: dict[str, Held] = {}
         self.sent: dict[str, Frame] = {}
         """The `send` frames of this socket, by ref."""
+        self.files: dict[str, Frame] = {}
+        """What was uploaded, described as in messages."""
         self.snapshots: list[Snapshot] = []
         self._early: dict[str, Held] = {}
         """Marks and mutes of conversations whose own event is still to come."""
@@ -122,6 +130,15 @@ class Mirror:
         self.socket.send(**frame)
         return self.socket.answer(ref)
 
+    def upload(self, text: bytes) -> str:
+        """Upload a text to be sent; returns its id."""
+        answer = self.person.http.post("/v1/attachments", files={"file": ("a.txt", text)})
+        assert answer.status_code == 201, answer.text
+        links = answer.json()
+        described = ("id", "name", "content_type", "size", "width", "height", "thumbnail")
+        self.files[links["id"]] = {name: links[name] for name in described}
+        return str(links["id"])
+
     def change(self, **frame: Any) -> Frame:
         """Edit, delete or react, and wait for the answer."""
         ref = f"c{len(self.socket.frames)}"
@@ -156,7 +173,7 @@ class Mirror:
                 for message in fetch_messages(self.person, key):
                     held.keep(message)
         else:
-            self._rise(key, value["rev"]).info = value
+            self._rise(key, value["rev"]).inform(value)
         self._snapshot(key)
 
     def _on_message(self, frame: Frame) -> None:
@@ -176,7 +193,8 @@ class Mirror:
             "id": ack["id"], "conversation": ack["conversation"], "seq": ack["seq"], "rev": ack["rev"],
             "kind": "text", "sender": self.person.username, "body": sent["body"],
             "client_id": ack["client_id"], "reply_to": sent.get("reply_to"), "reactions": {},
-            "created_at": ack["created_at"], "edited_at": None, "deleted_at": None, **mentions,
+            "created_at": ack["created_at"], "edited_at": None, "deleted_at": None,
+            "attachments": [self.files[each] for each in sent.get("attachments", ())], **mentions,
         })  # fmt: skip
         self._snapshot(ack["conversation"])
 
@@ -270,7 +288,7 @@ def catch_up(person: Person, snapshot: Snapshot) -> Held | None:
                 for message in fetch_messages(person, snapshot.conversation):
                     held.keep(message)
             else:
-                held.info = event["conversation"]
+                held.inform(event["conversation"])
         assert page["rev"] >= rev
         rev, more = page["rev"], page["more"]
     assert held is not None

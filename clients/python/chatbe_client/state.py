@@ -31,6 +31,7 @@ class Message:
     reactions: dict[str, Any] = field(default_factory=dict)
     edited_at: str | None = None
     deleted_at: str | None = None
+    attachments: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def from_wire(cls, value: Mapping[str, Any]) -> Message:
@@ -180,6 +181,9 @@ class ChatState:
         conversation.rev = max(conversation.rev, value["rev"])
         if conversation.info is None or value["rev"] >= conversation.info["rev"]:
             conversation.info = value
+            # What the server deleted as too old is gone here too.
+            for seq in [seq for seq in conversation.messages if seq <= value.get("purged_seq", 0)]:
+                del conversation.messages[seq]
         return conversation
 
     def on_marks(self, frame: Frame) -> None:

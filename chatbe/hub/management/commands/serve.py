@@ -103,6 +103,8 @@ class Command(BaseCommand):
             options=ServerOptions(
                 max_sockets=settings.CHATBE_MAX_SOCKETS,
                 max_body=settings.DATA_UPLOAD_MAX_MEMORY_SIZE,
+                upload_path=settings.CHATBE_UPLOAD_PATH,
+                max_upload=settings.CHATBE_UPLOAD_BYTES,
                 ping_interval=settings.CHATBE_HEARTBEAT_INTERVAL,
                 drain_timeout=settings.CHATBE_DRAIN_TIMEOUT,
             ),
