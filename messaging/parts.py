@@ -105,7 +105,7 @@ def _part_of(want: Wanted, pieces: Sequence[Piece], ends: Mapping[str, int]) -> 
 
 PLAIN: Final = (
     "m.edited_at IS NULL AND m.deleted_at IS NULL AND m.body IS NOT NULL"
-    " AND m.mentions IS NULL AND NOT m.reacted"
+    " AND m.attachments IS NULL AND m.mentions IS NULL AND NOT m.reacted"
 )
 """Messages of which PostgreSQL makes the JSON. Of others it gives the id after `NAMED`, and they become
 objects first: whatever they have that plain ones have not is put into the object in one place."""
@@ -125,6 +125,7 @@ PLAIN_JSON: Final[Mapping[str, str]] = {
     "created_at": """to_char(m.created_at AT TIME ZONE 'UTC', '"\\""YYYY-MM-DD"T"HH24:MI:SS.US"Z\\""')""",
     "edited_at": "'null'",
     "deleted_at": "'null'",
+    "attachments": "'[]'",
 }
 """The fields of a plain message's object, each as arguments of `concat` that give its JSON."""
 UNSET_WHEN_PLAIN: Final = frozenset({"mentions"})
