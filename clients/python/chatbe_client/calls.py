@@ -89,7 +89,16 @@ class Attachment:
     @classmethod
     def from_wire(cls, value: Mapping[str, Any]) -> Attachment:
         """An attachment object; what is not known here is left out."""
-        return cls(**{name: value.get(name) for name in cls.__slots__})
+        return cls(
+            id=value["id"],
+            name=value["name"],
+            content_type=value["content_type"],
+            size=value["size"],
+            width=value["width"],
+            height=value["height"],
+            url=value["url"],
+            thumbnail_url=value.get("thumbnail_url"),
+        )
 
     def of_message(self) -> dict[str, Any]:
         """As message objects have it."""
@@ -145,7 +154,7 @@ class Calls:
 
     async def conversations(self, *, limit: int | None = None) -> list[Overview]:
         """My conversations, the latest activity first; all of them, or the first `limit`."""
-        found = []
+        found: list[Overview] = []
         async for value in self._pages("/v1/conversations"):
             if limit is not None and len(found) >= limit:
                 break
