@@ -58,7 +58,7 @@ docs-generate: venv-run ## Write the documents that are generated from the code
 requirements: venv-lint ## Compile pyproject.toml into requirements*.txt (UPGRADE=--upgrade for newer releases)
 	$(COMPILE) pyproject.toml -o requirements.txt
 	$(COMPILE) --extra test -c requirements.txt pyproject.toml -o requirements-test.txt
-	$(COMPILE) --extra test --extra lint -c requirements-test.txt pyproject.toml -o requirements-lint.txt
+	$(COMPILE) --extra test --extra lint --extra docs -c requirements-test.txt pyproject.toml -o requirements-lint.txt
 
 .PHONY: screenshots
 screenshots: venv-test ## Take pictures of every view of the page, into docs/images/page (needs Chromium)
