@@ -42,6 +42,6 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         if path == "docs" or path.startswith("docs/"):
             return match[0]
         text = match["text"].strip("`")
-        return f"`{path}`" if path.endswith(text) else f"{match['text']} (`{path}`)"
+        return f"`{path}`" if text.rstrip("/") in path else f"{match['text']} (`{path}`)"
 
     return _LINK.sub(replaced, markdown)
