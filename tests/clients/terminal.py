@@ -62,7 +62,10 @@ class Terminal:
     @property
     def text(self) -> str:
         """What is on the screen, without the second cells of wide characters."""
-        return "\n".join(line.rstrip() for line in self.screen.display)
+        # Not `screen.display`, which fails on wide characters that a narrower window has cut.
+        rows, columns = range(self.screen.lines), range(self.screen.columns)
+        lines = ("".join(self.screen.buffer[row][column].data for column in columns) for row in rows)
+        return "\n".join(line.rstrip() for line in lines)
 
     def press(self, *keys: str) -> None:
         """Press keys by their names; anything else is typed."""
