@@ -174,6 +174,20 @@ def test_a_killed_terminal_sends_what_was_waiting_the_next_time(
         terminal.expect("not lost", f"{pair.alice} 2 ✓")
 
 
+def test_what_comes_while_nobody_looks_is_counted_once(pair: Pair, server: AppServer, bob: Other) -> None:
+    with Terminal(server.url, "--user", pair.alice) as terminal:
+        signed_in(terminal)
+        terminal.expect(f"● {pair.bob}")
+        for number in range(5):
+            # The list of chats is asked for while these are on their way.
+            bob.call(bob.client.submit, f"message {number}", to=pair.alice)
+        terminal.expect("5 unread")
+        bob.say("one more", to=pair.alice)
+        terminal.expect("6 unread")
+        terminal.press("Tab")
+        terminal.expect("one more", gone="unread")
+
+
 def test_groups_and_messages_live(pair: Pair, server: AppServer, bob: Other) -> None:
     with Terminal(server.url, "--user", pair.alice) as terminal:
         signed_in(terminal)

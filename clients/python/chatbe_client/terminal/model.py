@@ -26,6 +26,8 @@ class Chat:
     id: str | None = None
     title: str = ""
     unread: int = 0
+    counted: int = 0
+    """The seq up to which `unread` counts."""
     last_at: str = ""
     members: tuple[str, ...] = ()
     complete: bool = False
@@ -128,7 +130,10 @@ class Chats:
 
     def _apply(self, chat: Chat, overview: Overview) -> None:
         chat.id, chat.title, chat.members = overview.id, overview.title or "", overview.usernames
-        chat.unread = 0 if chat is self.open else overview.unread
+        if overview.last_seq >= chat.counted:
+            chat.unread, chat.counted = overview.unread, overview.last_seq
+        if chat is self.open:
+            chat.unread = 0
         if overview.last_message is not None:
             chat.last_at = overview.last_message.created_at
 
@@ -219,20 +224,16 @@ class Chats:
         self.client.mark(message.conversation, delivered=message.seq)
         if chat is self.open:
             self._read(chat)
-        elif message.kind == "text" and message.sender != self.me:
+        elif message.seq > chat.counted and message.kind == "text" and message.sender != self.me:
+            # Those before are in the count that came with the list.
             chat.unread += 1
+        chat.counted = max(chat.counted, message.seq)
 
     async def _known(self, identity: str) -> Chat | None:
-        """A conversation's chat; one that is new is asked for, with its count as it is now."""
-        for chat in self.all:
-            if chat.id == identity:
-                return chat
-        await self._try_refresh()
-        found = next((chat for chat in self.all if chat.id == identity), None)
-        if found is not None and found is not self.open:
-            # `_came` counts the message that is told just now.
-            found.unread = max(0, found.unread - 1)
-        return found
+        """A conversation's chat; one that is new is asked for."""
+        if all(chat.id != identity for chat in self.all):
+            await self._try_refresh()
+        return next((chat for chat in self.all if chat.id == identity), None)
 
     def _read_elsewhere(self, identity: str, read: int) -> None:
         for chat in self.all:
