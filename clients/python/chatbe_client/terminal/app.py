@@ -41,6 +41,7 @@ TYPING_AGAIN = 3.0
 STYLE = Style.from_dict({
     "bar": "bg:#1f2430 #c8d0e0",
     "bar.name": "bold #ffffff",
+    "name": "bold",
     "good": "#7fd88f",
     "bad": "#ff8f6b",
     "dim": "#7d879b",
@@ -484,14 +485,14 @@ class Terminal:
         chat = chats.open
         if chat.username is None:
             names = ", ".join(name for name in chat.members if name != chats.me)
-            return [("class:bar.name", f" {shown(chat.name)}  "), ("class:dim", shown(names))]
+            return [("class:name", f" {shown(chat.name)}  "), ("class:dim", shown(names))]
         friend = chats.client.state.friends.get(chat.username)
         if friend is None:
-            return [("class:bar.name", f" {shown(chat.name)}")]
+            return [("class:name", f" {shown(chat.name)}")]
         if friend.online:
-            return [("class:bar.name", f" {shown(chat.name)}  "), ("class:good", "● online")]
+            return [("class:name", f" {shown(chat.name)}  "), ("class:good", "● online")]
         seen = f", last seen {_moment(friend.last_seen)}" if friend.last_seen else ""
-        return [("class:bar.name", f" {shown(chat.name)}  "), ("class:dim", f"○ offline{seen}")]
+        return [("class:name", f" {shown(chat.name)}  "), ("class:dim", f"○ offline{seen}")]
 
     def _activity(self) -> StyleAndTextTuples:
         chats = self._chats
