@@ -43,7 +43,18 @@ export function lastSeen(time) {
   return `Last seen ${DATE.format(new Date(time))}`;
 }
 
-export const isSameDay = (one, other) => new Date(one).toDateString() === new Date(other).toDateString();
+/** @type {WeakMap<object, {time: number, day: number}>} Dates are slow to take apart. */
+const moments = new WeakMap();
+
+/** A message's time in milliseconds, and a number for its day on this device. */
+export function momentOf(message) {
+  let known = moments.get(message);
+  if (!known) {
+    const date = new Date(message.created_at);
+    moments.set(message, (known = { time: date.getTime(), day: date.getFullYear() * 1000 + date.getMonth() * 32 + date.getDate() }));
+  }
+  return known;
+}
 
 /**
  * A stranger's text on one line of ours: bidi controls that would turn what follows are left out, and one that is

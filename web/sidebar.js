@@ -3,7 +3,7 @@
 import { debounce, fill, h } from "./dom.js";
 import { avatar, fullTime, oneLine, shortTime } from "./format.js";
 import { icon, ticks } from "./icons.js";
-import { chat, explain, features, nameOf, onPeople, presence, titleOf } from "./session.js";
+import { chat, explain, features, nameOf, onPeople, presence, requests, titleOf } from "./session.js";
 import { newChat, settings } from "./dialogs.js";
 
 /**
@@ -17,6 +17,7 @@ export function sidebar({ open }) {
   const rows = new Map();
   const list = h("ul.conversations", { "aria-label": "Conversations" });
   const hits = h("div.hits");
+  const asking = h("button.requests", { type: "button", hidden: true, onclick: () => newChat(open) });
   const me = h("button.me", { type: "button", "aria-label": "Settings", title: "Settings", onclick: () => settings() });
   const search = h("input", {
     type: "search", placeholder: features.has("search") ? "Search chats and messages" : "Search chats",
@@ -33,7 +34,7 @@ export function sidebar({ open }) {
       h("h1", {}, "Chats"),
       h("button.icon-button", { type: "button", "aria-label": "New chat", title: "New chat", onclick: () => newChat(open) }, icon("plus"))),
     h("div.search", { role: "search" }, icon("search"), search),
-    h("div.scroll", { tabIndex: -1 }, list, hits));
+    h("div.scroll", { tabIndex: -1 }, asking, list, hits));
 
   list.addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
@@ -114,6 +115,13 @@ export function sidebar({ open }) {
     const shown = query
       ? all.filter((one) => titleOf(one).toLowerCase().includes(query) || one.peer(chat.username)?.includes(query))
       : all;
+    asking.hidden = !requests.length || Boolean(query);
+    if (requests.length) {
+      const [{ username }, ...others] = requests;
+      const who = h("bdi.name", {}, oneLine(nameOf(username)));
+      fill(asking, avatar(oneLine(nameOf(username)), username), h("span.text", {}, h("span.top", {}, who),
+        h("span.muted", {}, others.length ? `and ${others.length} more added you` : "added you")), h("span.badge", {}, String(requests.length)));
+    }
     const focused = document.activeElement?.closest?.(".conversation")?.getAttribute("href");
     for (const id of rows.keys()) if (!chat.conversations.has(id)) rows.delete(id);
     fill(list, shown.map((conversation) => {

@@ -262,7 +262,8 @@ def test_it_is_used_by_keyboard_alone(device: MakeDevice, servers: list[AppServe
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     expect(page.get_by_label("Message", exact=True)).to_be_focused()
-    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")  # while the history is still on its way
+    expect(page.locator(".row").last).to_be_focused()
     page.keyboard.press("Enter")
     page.get_by_role("menuitem", name="Reply").press("Enter")
     expect(page.get_by_label("Message", exact=True)).to_be_focused()
