@@ -49,7 +49,7 @@ function route() {
     fill(pane, h("div.nothing-open", {},
       h("img", { src: "/static/web/icon.svg", alt: "", width: 72, height: 72 }),
       h("h2", {}, "Pick a chat"),
-      h("p", {}, "or find somebody new with ", h("kbd", {}, "Ctrl"), " ", h("kbd", {}, "K"))));
+      h("p", {}, "or search with ", h("kbd", {}, "Ctrl"), " ", h("kbd", {}, "K"))));
   }
 }
 

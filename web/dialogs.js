@@ -1,7 +1,7 @@
 /** New chats and groups, people, settings and devices. */
 
 import { confirmation, debounce, dialog, fill, h, menu, toast } from "./dom.js";
-import { avatar, fullTime, lastSeen, oneLine, size } from "./format.js";
+import { avatar, dateOf, lastSeen, oneLine, size } from "./format.js";
 import { icon } from "./icons.js";
 import { blocked, chat, contacts, explain, features, learn, loadPeople, nameOf, onPeople, presence, requests, titleOf } from "./session.js";
 
@@ -186,7 +186,7 @@ export function settings() {
           h("span.text", {},
             h("bdi.name", {}, oneLine(device.device || device.user_agent || "Unknown device")),
             h("span.muted", {}, device.current ? "This device" : lastSeen(device.last_used_at ?? device.created_at).replace("Last seen", "Active"),
-              " · since ", fullTime(device.created_at))),
+              " · since ", dateOf(device.created_at))),
           device.current ? h("span.tag", {}, "current") : h("button.button.small.danger", {
             type: "button", "aria-label": `Sign out ${device.device || "this device"}`,
             onclick: () => attempt(() => chat.revoke(device.id), "Device signed out.").then(drawDevices),

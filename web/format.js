@@ -15,6 +15,7 @@ function daysAgo(time) {
 }
 
 export const clock = (time) => CLOCK.format(new Date(time));
+export const dateOf = (time) => DATE.format(new Date(time));
 export const fullTime = (time) => FULL.format(new Date(time));
 
 export function dayOf(time) {
@@ -80,9 +81,17 @@ export function rich(text, mentions = []) {
 }
 
 function mentioned(text, mentions) {
-  if (!mentions.length) return text ? [text] : [];
-  return text.split(/(@[a-z0-9._-]+)/gi).filter(Boolean).map((part) =>
-    part[0] === "@" && mentions.includes(part.slice(1).toLowerCase()) ? h("b.mention", {}, part) : part);
+  if (!mentions.length) return plain(text);
+  return text.split(/(@[a-z0-9._-]+)/gi).flatMap((part) =>
+    part[0] === "@" && mentions.includes(part.slice(1).toLowerCase()) ? h("b.mention", {}, part) : plain(part));
+}
+
+const OVERRIDES = { "\u202d": "LRO", "\u202e": "RLO" };
+
+/** Text, in which what would write letters backwards is shown, and does nothing. */
+function plain(text) {
+  return text.split(/([\u202d\u202e])/).filter(Boolean).map((part) =>
+    part in OVERRIDES ? h("span.control", { "data-name": OVERRIDES[part], title: "A character that would write the rest backwards" }, part) : part);
 }
 
 const ONLY_EMOJI = /^(?:\p{Extended_Pictographic}(?:\ufe0f|\u200d|\p{Emoji_Modifier}|\p{Extended_Pictographic})*|\p{Regional_Indicator}{2}|\s){1,12}$/u;

@@ -29,7 +29,7 @@ const PATHS = {
 };
 
 export function icon(name) {
-  return drawing([PATHS[name]], "0 0 24 24", "icon");
+  return drawing([PATHS[name]], "0 0 24 24", `icon icon-${name}`);
 }
 
 /** One tick, or two. */

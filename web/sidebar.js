@@ -14,6 +14,7 @@ export function sidebar({ open }) {
   let query = "";
   let isLoaded = false;
   let found = [];
+  let isLooking = false;
   const rows = new Map();
   const list = h("ul.conversations", { "aria-label": "Conversations" });
   const hits = h("div.hits");
@@ -22,9 +23,9 @@ export function sidebar({ open }) {
   const search = h("input", {
     type: "search", placeholder: features.has("search") ? "Search chats and messages" : "Search chats",
     "aria-label": "Search", autocomplete: "off",
-    oninput: () => ((query = search.value.trim().toLowerCase()), draw(), look()),
+    oninput: () => ((query = search.value.trim().toLowerCase()), (found = []), (isLooking = features.has("search") && query.length > 1), draw(), look()),
     onkeydown: (event) => {
-      if (event.key === "Escape" && search.value) (event.preventDefault(), (search.value = query = ""), (found = []), draw());
+      if (event.key === "Escape" && search.value) (event.preventDefault(), (search.value = query = ""), (found = []), (isLooking = false), draw());
       if (event.key === "ArrowDown") (event.preventDefault(), list.querySelector("a")?.focus());
     },
   });
@@ -46,17 +47,18 @@ export function sidebar({ open }) {
   });
 
   const look = debounce(async () => {
-    found = [];
-    if (features.has("search") && query.length > 1) {
-      const asked = query;
-      try {
-        const { results } = await chat.search(asked);
-        if (asked === query) found = results;
-      } catch (error) {
-        if (!error.code) throw error;
-        if (asked === query) fill(hits, h("p.empty", {}, explain(error)));
-        return;
-      }
+    if (!isLooking) return;
+    const asked = query;
+    try {
+      const { results } = await chat.search(asked);
+      if (asked !== query) return;
+      found = results;
+    } catch (error) {
+      if (!error.code) throw error;
+      if (asked === query) fill(hits, h("p.empty", {}, explain(error)));
+      return;
+    } finally {
+      if (asked === query) isLooking = false;
     }
     drawHits();
   }, 250);
@@ -112,7 +114,8 @@ export function sidebar({ open }) {
     const all = [...chat.conversations.values()]
       .filter(({ info }) => info)
       .sort((one, other) => (activity(one) < activity(other) ? 1 : -1));
-    const shown = query
+    // Names and what was said last come with the list; without them it would only flicker.
+    const shown = !isLoaded ? [] : query
       ? all.filter((one) => titleOf(one).toLowerCase().includes(query) || one.peer(chat.username)?.includes(query))
       : all;
     asking.hidden = !requests.length || Boolean(query);
@@ -144,7 +147,7 @@ export function sidebar({ open }) {
   }
 
   function drawHits(shown = list.children.length) {
-    if (!isLoaded && !shown) {
+    if (!isLoaded) {
       fill(hits, Array.from({ length: 6 }, () => h("div.skeleton", { "aria-hidden": "true" }, h("i"), h("b"), h("b"))));
       return;
     }
@@ -161,7 +164,7 @@ export function sidebar({ open }) {
       }),
       !shown && !messages.length
         ? query
-          ? h("p.empty", {}, "Nothing found.")
+          ? h("p.empty", {}, isLooking ? "Searching…" : "Nothing found.")
           : h("div.empty", {},
               h("p", {}, "No chats yet."),
               h("button.button.primary", { type: "button", onclick: () => newChat(open) }, "Start one"))

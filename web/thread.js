@@ -333,20 +333,23 @@ export function thread(id, { back, seq: target }) {
     const isDeleted = Boolean(message.deleted_at);
     const isBig = !isDeleted && message.body && isEmojiOnly(message.body) && !message.attachments?.length;
     const who = isMine ? "You" : name;
+    const files = isDeleted ? [] : message.attachments ?? [];
+    const isEdited = message.edited_at && !isDeleted;
+    const room = `${isEdited ? "edited  " : ""}${clock(message.created_at)}`;
     const meta = h("span.meta", {},
-      message.edited_at && !isDeleted ? h("span.edited", {}, "edited") : null,
+      isEdited ? h("span.edited", {}, "edited") : null,
       h("time", { dateTime: message.created_at, title: fullTime(message.created_at) }, clock(message.created_at)),
       isMine && !isDeleted
         ? h(`span.state.${progressed}`, { role: "img", "aria-label": STATES[progressed], title: STATES[progressed] },
             progressed === "waiting" ? icon("clock") : progressed === "refused" ? icon("warning") : ticks(progressed === "sent" ? 1 : 2))
         : null);
-    const bubble = h(`div.bubble${isBig ? ".big" : ""}${isDeleted ? ".deleted" : ""}`, {},
+    const bubble = h(`div.bubble${isBig ? ".big" : ""}${isDeleted ? ".deleted" : ""}${files.length ? ".has-files" : ""}`, {},
       !isMine && isGroup() && item.isFirst ? h(`bdi.sender.ink-${hue(message.sender ?? "")}`, {}, name) : null,
       message.reply_to && !isDeleted ? quote(message.reply_to) : null,
       isDeleted
-        ? h("p.body", {}, isMine ? "You deleted this message" : "This message was deleted")
-        : message.body ? h("p.body", { dir: "auto" }, rich(message.body, message.mentions)) : null,
-      isDeleted ? null : (message.attachments ?? []).map(attachment),
+        ? h("p.body", { "data-meta": room }, isMine ? "You deleted this message" : "This message was deleted")
+        : message.body ? h("p.body", { dir: "auto", "data-meta": room }, rich(message.body, message.mentions)) : null,
+      files.map(attachment),
       meta);
     const actions = unsent || isDeleted ? null : h("button.icon-button.row-menu", {
       type: "button", tabIndex: -1, "aria-label": "Actions", title: "Actions", "aria-haspopup": "menu",
