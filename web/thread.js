@@ -9,6 +9,7 @@ import { mentions } from "./mentions.js";
 import { VirtualList } from "./virtual.js";
 
 const PAGE = 80;
+const EARLIER = 200;
 const TOGETHER = 5 * 60_000;
 const TYPING_EVERY = 3000;
 const QUICK = ["👍", "❤️", "😂", "🎉", "😮", "😢"];
@@ -185,7 +186,7 @@ export function thread(id, { back, seq: target }) {
     notice.classList.toggle("is-loading", direction === "before");
     try {
       if (direction === "before") {
-        const page = await chat.history(id, { before: from, limit: PAGE });
+        const page = await chat.history(id, { before: from, limit: EARLIER });
         if (page.messages[0]) from = page.messages[0].seq;
         hasOlder = page.more;
       } else {
