@@ -6,11 +6,14 @@ Joining the fan-out always comes before reading the database: the two overlap an
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from uuid import UUID
 
 from chatbe.core.errors import Unavailable
 from chatbe.hub import registry
+from chatbe.hub.hub import GAP_PATIENCE
 from chatbe.wire import codec, frames
 from chatbe.wire.websocket import encode_text_frame
 from messaging import selectors, stream
@@ -25,115 +28,113 @@ READS = 4
 """Times that a user's conversations are read at most until what was read is all."""
 RETRY_SECONDS = 1.0
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
-async def follow_all(socket: SocketConsumer) -> list[Stream] | None:
-    """Let a socket's user follow every conversation of theirs; where each stands, or None if the socket is gone."""
+
+@asynccontextmanager
+async def memberships(
+    node: Node, read: Callable[P, list[Stream]], *args: P.args, **kwargs: P.kwargs
+) -> AsyncIterator[list[Stream]]:
+    """Memberships, read after the fan-out of every group in them was joined.
+
+    They are to be settled in the same turn of the loop, within the block: so no change falls between.
+    """
+    with ExitStack() as joined:
+        names: set[str] = set()
+        while True:
+            streams = await node.call(read, *args, **kwargs)
+            missing = {
+                item.conversation
+                for item in streams
+                if item.active and not item.direct and item.conversation not in node.hub.topics
+            } - names
+            if not missing:
+                break
+            await node.join(joined.enter_context(node.joining(missing)))
+            names |= missing
+        yield streams
+
+
+def settle(node: Node, user: LocalUser, item: Stream, reader: SocketConsumer | None = None) -> bool:
+    """Let a user follow a conversation as the membership says that was read in this turn; whether they are new.
+
+    The hub follows for a user the latest membership that anybody here has read, each known by the rev
+    of its joining. `reader` is the socket that reads for itself; the user's others begin as
+    the hub has them (`Hub.introduce`), and where a membership is over, each goes on from where it stands
+    (`Hub.cut`), unless the hub has yet to come to the end.
+    """
+    hub = node.hub
+    since = hub.member_since(user, item.conversation)
+    if since is not None:
+        if item.direct or since >= (item.joined_rev if item.active else item.left_rev):
+            # As it was read, or later.
+            return False
+        if not item.active and item.left_rev > hub.topics[item.conversation].position:
+            last = stream.ended(item.conversation, rev=item.left_rev, created_at=item.created_at)
+            hub.expel(user, item.conversation, item.left_rev, encode_text_frame(codec.encode(last)))
+            return False
+        hub.cut(user, item.conversation, reader=reader)
+    if not item.active:
+        return False
+    hub.follow(
+        user,
+        item.conversation,
+        hidden_to=item.hidden_to,
+        position=item.head if reader is not None else max(item.joined_rev - 1, 0),
+        since=item.joined_rev,
+    )
+    hub.introduce(user, item.conversation, head=item.head, reader=reader)
+    hub.note_head(item.conversation, item.head, patience=GAP_PATIENCE if reader is not None else 0.0)
+    if reader is not None and any(socket.is_live for socket in user.sockets):
+        node.spawn(tell_marks(node, [item]))
+    return True
+
+
+def outdated(node: Node, user: LocalUser, item: Stream) -> bool:
+    """Whether the user follows as a later member than the one that was read: another read was faster."""
+    since = node.hub.member_since(user, item.conversation)
+    return since is not None and since > (item.joined_rev if item.active else item.left_rev)
+
+
+async def follow_all(socket: SocketConsumer, then: Callable[[list[Stream]], T]) -> T | None:
+    """Let a socket's user follow every conversation of theirs; `then` gets where each stands, in the same turn.
+
+    None if the socket is gone.
+    """
     node, user = socket.node, socket.user
-    user_id = socket.identity.user_id
-    streams: list[Stream] = []
-    for read in range(READS):
+    for read in range(1, READS + 1):
         if not user.loaded and user.seen is None:
             user.seen = {}
         reserved = await node.call(stream.reserved_among, [user.key])
-        streams = await node.call(stream.streams_of, user_id)
-        groups = [item.conversation for item in streams if item.active and not follows(node, user, item)]
-        with node.joining(groups) as names:
-            if names:
-                await node.join(names)
-                streams = await node.call(stream.streams_of, user_id)
+        async with memberships(node, stream.streams_of, socket.identity.user_id) as streams:
             if socket.closed:
                 return None
             user.reserved = user.key in reserved
-            if _settle_all(socket, streams, last=read == READS - 1):
-                break
-    return streams
+            for item in streams:
+                settle(node, user, item, reader=socket)
+            if user.loaded or _load(node, user, streams, last=read == READS):
+                return then(streams)
+    return None
 
 
-def _settle_all(socket: SocketConsumer, streams: list[Stream], *, last: bool) -> bool:
-    """Follow what was read; whether that is all, or has to be, so that the user's stream has begun.
+def _load(node: Node, user: LocalUser, streams: list[Stream], *, last: bool) -> bool:
+    """Begin the user's stream; not so if what was heard of meanwhile is not in what was read: it is read once more.
 
-    A conversation that others here follow may have gone on between the read and now, past this
-    socket, and what was heard of meanwhile may not be in what was read: then it is read once more.
+    Of memberships that have changed meanwhile, the notices come too early: they are looked at again.
     """
-    user, hub = socket.user, socket.node.hub
-    for item in streams:
-        if (
-            not item.active
-            and user in hub.members(item.conversation)
-            and not _outdated(socket.node, user, item)
-        ):
-            # It ended between two reads, while the user was not yet known to follow it.
-            if user.loaded:
-                # The user's other sockets have it up to there; this one is told by its sync, if at all.
-                socket.skip[item.conversation] = item.left_rev
-                _end(socket.node, user, item, at_once=False)
-            else:
-                hub.unfollow(user, item.conversation)
-    behind = [item for item in streams if item.active and not _follow(socket, item)]
-    complete = not behind
-    if {topic.id for topic in user.topics} - {item.conversation for item in streams}:
-        # Another socket of the user's has read more.
-        complete = False
-    if user.loaded:
-        return complete or last
     heads = {item.conversation: item.head for item in streams}
     seen = user.seen or {}
-    if any(rev > heads.get(conversation, 0) for conversation, rev in seen.items()):
-        complete = False
-    if not complete and not last:
+    if not last and any(rev > heads.get(conversation, 0) for conversation, rev in seen.items()):
         user.seen = {}
         return False
     user.seen, user.loaded = None, True
     for conversation, rev in seen.items():
-        hub.note_head(conversation, min(rev, heads.get(conversation, rev)))
+        node.hub.note_head(conversation, min(rev, heads.get(conversation, rev)))
+    if user.stale:
+        user.stale = False
+        look_again(node, user.key)
     return True
-
-
-def _follow(socket: SocketConsumer, item: Stream) -> bool:
-    """Follow one conversation; whether what was read of it is not behind what others here have had."""
-    node, user, hub = socket.node, socket.user, socket.node.hub
-    if not item.direct and follows(node, user, item):
-        return True
-    if _outdated(node, user, item):
-        return False
-    if not item.direct and user in hub.members(item.conversation):
-        # They have left and come back, and news of it has not come yet.
-        _end(node, user, item, at_once=True)
-    new = user not in hub.members(item.conversation)
-    topic = hub.topics.get(item.conversation)
-    behind = new and topic is not None and topic.position > item.head
-    if new and user.loaded:
-        # Nor has news of it: the user's other sockets have not had what this one will read.
-        for other in user.sockets:
-            if other is not socket and item.direct:
-                other.fall_behind(item.conversation, 0)
-            elif other is not socket:
-                other.begin_anew(item.conversation)
-    hub.follow(user, item.conversation, hidden_to=item.hidden_to, position=item.head, since=item.joined_rev)
-    hub.note_head(item.conversation, item.head)
-    return not behind
-
-
-def _outdated(node: Node, user: LocalUser, item: Stream) -> bool:
-    """Whether the user follows as a later member than the one that was read: another read was faster."""
-    topic = node.hub.topics.get(item.conversation)
-    since = topic.since.get(user, 0) if topic is not None and topic.since is not None else 0
-    return since > (item.joined_rev if item.active else item.left_rev)
-
-
-def follows(node: Node, user: LocalUser, item: Stream) -> bool:
-    """Whether the user follows this conversation here, as the member that they are now."""
-    topic = node.hub.topics.get(item.conversation)
-    if topic is None or user not in topic.members:
-        return item.direct
-    return topic.since is None or topic.since.get(user) == item.joined_rev
-
-
-def _end(node: Node, user: LocalUser, item: Stream, *, at_once: bool) -> None:
-    """End the stream of a membership that is over, at the rev of the leaving or at once."""
-    last = stream.ended(item.conversation, rev=item.left_rev, created_at=item.created_at)
-    frame = encode_text_frame(codec.encode(last))
-    node.hub.expel(user, item.conversation, item.left_rev, frame, at_once=at_once)
 
 
 class Following:
@@ -151,9 +152,8 @@ class Following:
         if local is None:
             return
         if not local.loaded:
-            if local.seen is not None:
-                # What is being read now may be older than the change.
-                local.seen[conversation or ""] = 2**53
+            # What is being read now may be older than the change.
+            local.stale = True
             return
         if conversation is None:
             self._wanted[user] = None
@@ -181,64 +181,16 @@ class Following:
         node = self._node
         some = [conversations for conversations in wanted.values() if conversations is not None]
         named = set().union(*some) if len(some) == len(wanted) else None
-        streams = await node.call(stream.group_streams, list(wanted), named)
         if named is None:
             await self._look_at_settings(list(wanted))
-        new = {
-            item.conversation
-            for item in streams
-            if item.active and (local := self._local(item)) is not None and not follows(node, local, item)
-        }
-        with node.joining(new) as names:
-            if names:
-                await node.join(names)
-                streams = await node.call(stream.group_streams, list(wanted), named)
-            joined = [item for item in streams if self._settle(item)]
+        joined = []
+        async with memberships(node, stream.group_streams, list(wanted), named) as streams:
+            for item in streams:
+                local = node.hub.users.get(item.user)
+                if local is not None and local.loaded and settle(node, local, item):
+                    joined.append(item)
         if joined:
-            await self._tell_marks(joined)
-
-    def _local(self, item: Stream) -> LocalUser | None:
-        local = self._node.hub.users.get(item.user)
-        return local if local is not None and local.loaded else None
-
-    def _settle(self, item: Stream) -> bool:
-        """Follow, or follow no longer, as the membership says; whether it is new here."""
-        hub, local = self._node.hub, self._local(item)
-        if local is None or _outdated(self._node, local, item):
-            return False
-        topic = hub.topics.get(item.conversation)
-        known = topic is not None and local in topic.members
-        if known and item.active and follows(self._node, local, item):
-            return False
-        if known:
-            # Who has come back meanwhile is another member, whose stream begins anew.
-            _end(self._node, local, item, at_once=item.active)
-        if not item.active:
-            return False
-        begins = item.joined_rev - 1
-        hub.follow(local, item.conversation, hidden_to=item.hidden_to, position=begins, since=item.joined_rev)
-        hub.introduce(local, item.conversation, begins=begins)
-        hub.note_head(item.conversation, item.head, patience=0.0)
-        return True
-
-    async def _tell_marks(self, joined: list[Stream]) -> None:
-        """Give new followers the marks of the groups that they have joined, after the groups themselves."""
-        hub = self._node.hub
-        repairs = [
-            topic.repair
-            for conversation in {item.conversation for item in joined}
-            if (topic := hub.topics.get(conversation)) is not None and topic.repair is not None
-        ]
-        if repairs:
-            await asyncio.wait(repairs)
-        by_user: dict[str, set[str]] = {}
-        for item in joined:
-            by_user.setdefault(item.user, set()).add(item.conversation)
-        marks = await self._node.call(_marks_of_several, by_user)
-        for user, told in marks.items():
-            local = hub.users.get(user)
-            if local is not None and told:
-                _offer_marks(local, told)
+            await tell_marks(node, joined)
 
     async def _look_at_settings(self, users: list[str]) -> None:
         """Whether the users see others' read marks; who sees them from now on is told them."""
@@ -248,6 +200,26 @@ class Following:
             if local is not None and local.reserved != (user in reserved):
                 local.reserved = user in reserved
                 _offer_marks(local, await self._node.call(stream.marks_of, user=UUID(user)))
+
+
+async def tell_marks(node: Node, joined: list[Stream]) -> None:
+    """Give new followers the marks of the groups that they have joined, after the groups themselves."""
+    hub = node.hub
+    repairs = [
+        topic.repair
+        for conversation in {item.conversation for item in joined}
+        if (topic := hub.topics.get(conversation)) is not None and topic.repair is not None
+    ]
+    if repairs:
+        await asyncio.wait(repairs)
+    by_user: dict[str, set[str]] = {}
+    for item in joined:
+        by_user.setdefault(item.user, set()).add(item.conversation)
+    marks = await node.call(_marks_of_several, by_user)
+    for user, told in marks.items():
+        local = hub.users.get(user)
+        if local is not None and told:
+            _offer_marks(local, told)
 
 
 def _marks_of_several(by_user: dict[str, set[str]]) -> dict[str, dict[str, selectors.Marks]]:
@@ -273,18 +245,21 @@ def _following(node: Node) -> Following | None:
     return None
 
 
-def memberships_changed(node: Node, notice: dict[str, str]) -> None:
-    """A notice for this process's hub: look at the user's membership in a conversation."""
+def look_again(node: Node, user: str, conversation: str | None = None) -> None:
+    """The user's membership in a conversation, or (None) all of them and their settings, may have changed."""
     following = _following(node)
     if following is not None:
-        following.look_again(notice["u"], notice["conversation"])
+        following.look_again(user, conversation)
+
+
+def memberships_changed(node: Node, notice: dict[str, str]) -> None:
+    """A notice for this process's hub: look at the user's membership in a conversation."""
+    look_again(node, notice["u"], notice["conversation"])
 
 
 def settings_changed(node: Node, notice: dict[str, str]) -> None:
     """A notice for this process's hub: look at what the user lets others see."""
-    following = _following(node)
-    if following is not None:
-        following.look_again(notice["u"])
+    look_again(node, notice["u"])
 
 
 registry.on_control("memberships_changed", memberships_changed)

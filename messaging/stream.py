@@ -22,6 +22,7 @@ from accounts import selectors as accounts
 from accounts.models import User
 from chatbe.core import clock
 from chatbe.core.errors import NotFound
+from chatbe.hub.outbox import UNKNOWN
 from chatbe.wire import frames
 from messaging import selectors
 from messaging.models import Conversation, Epoch, Membership
@@ -49,27 +50,40 @@ class Stream:
     """The conversation's."""
     muted_until: datetime | None
 
-    @property
-    def begins(self) -> int:
-        """The rev before the first that the member may see."""
-        return begins(self.hidden_to, self.joined_rev)
+    def resume(self, rev: int) -> Resumption:
+        """How the stream goes on for a client of this member that has it up to `rev`; UNKNOWN: that does not have it.
 
-    def opens_late(self, rev: int) -> bool:
-        """Whether a client at `rev` does not know the conversation, and rows may come before its latest state."""
-        unknown = rev < self.joined_rev - 1 and self.left_rev <= rev
-        return self.active and (unknown or self.lost_at(rev)) and self.state_rev > self.joined_rev
-
-    def lost_at(self, rev: int) -> bool:
-        """Whether what a client held of the conversation at `rev` is no longer all theirs to see.
-
-        They have left since and come back, and what was written before their coming back is hidden.
+        What a client had of an earlier membership it drops: what of it is theirs to see may be another part now.
         """
-        return self.active and rev < self.left_rev and self.hidden_to > 0
+        if self.direct:
+            return Resumption(max(rev, 0))
+        if rev >= self.joined_rev:
+            return Resumption(rev)
+        ended = 0 <= rev < self.left_rev
+        # Rows may come before the group's latest state: then that is told first, in place of the joining.
+        late = self.state_rev > self.joined_rev
+        if ended or rev < 0 or self.hidden_to:
+            return Resumption(self.joined_rev if late else self.joined_rev - 1, ended=ended, opens=late)
+        # It asks for what was before the joining too, and may see it.
+        return Resumption(rev, opens=late and rev < self.joined_rev - 1)
+
+    def from_the_beginning(self) -> Resumption:
+        """How the stream begins for a client that asks for all that the member may see."""
+        if self.direct:
+            return Resumption(0)
+        return self.resume(UNKNOWN) if self.hidden_to else Resumption(0, opens=self.state_rev > 1)
 
 
-def begins(hidden_to: int, joined_rev: int) -> int:
-    """The rev before the first that a member may see: of what is before their joining, all or nothing."""
-    return max(joined_rev - 1, 0) if hidden_to else 0
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """Where a client's stream of a conversation goes on, and what it is told first."""
+
+    start: int
+    """The rev after which it reads."""
+    ended: bool = False
+    """That the membership which it knew has ended."""
+    opens: bool = False
+    """The conversation's latest state, which stands at `start`."""
 
 
 @dataclass(slots=True)
@@ -176,27 +190,13 @@ def opened(at: Mapping[str, int]) -> list[frames.Event]:
     return events
 
 
-def memberships_ended(
-    conversation: str, followers: dict[str, int], *, after: int
-) -> dict[str, tuple[int, frames.Conversation]]:
-    """Which of a group's followers, given with the rev of their joining, are no longer the members that they
-    were at `after`, and the last event of each with its rev."""
-    rows = {
-        str(user): (active, joined, left, created)
-        for user, active, joined, left, created in Membership.objects.filter(
-            conversation=UUID(conversation), user__in=map(UUID, followers)
-        ).values_list("user_id", "active", "joined_rev", "left_rev", "conversation__created_at")
-    }
-    result = {}
-    for user, since in followers.items():
-        active, joined, left, created = rows.get(user, (False, 0, 0, clock.now()))
-        if joined != since:
-            # They have left, perhaps more than once, and come back: all that is sure is that it was after `after`.
-            left = after + 1
-        elif active:
-            continue
-        result[user] = (left, ended(conversation, rev=left, created_at=created))
-    return result
+def no_longer_members(conversation: str, followers: dict[str, int]) -> set[str]:
+    """Those of a group's followers, given with the rev of their joining, who are not the same members any more."""
+    rows = Membership.objects.filter(
+        conversation=UUID(conversation), user__in=map(UUID, followers), active=True
+    )
+    joined = {str(user): rev for user, rev in rows.values_list("user_id", "joined_rev")}
+    return {user for user, since in followers.items() if joined.get(user) != since}
 
 
 def heads(conversations: Sequence[str]) -> dict[str, tuple[int, int, bool]]:
@@ -418,11 +418,12 @@ def changes(
         raise NotFound
     (item,) = found
     events: list[frames.Event] = []
-    if item.lost_at(since):
+    resumption = item.resume(since)
+    since = resumption.start
+    if resumption.ended:
         events.append(ended(item.conversation, rev=item.left_rev, created_at=item.created_at))
-    if item.opens_late(since):
-        events += opened({item.conversation: item.begins})
-    since = max(since, item.begins)
+    if resumption.opens:
+        events += opened({item.conversation: since})
     if since >= item.head:
         return events, max(item.head, since), False
     want = Wanted(item.conversation, since, item.head, item.state_rev, item.hidden_to)

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from chatbe.core.errors import ChatError, Unavailable
 from chatbe.hub.hub import Change, Gap
-from chatbe.hub.outbox import UNKNOWN, UNSURE, State
+from chatbe.hub.outbox import UNKNOWN, State
 from chatbe.wire import codec, frames
 from chatbe.wire.codes import CloseCode
 from chatbe.wire.websocket import encode_text_frame
@@ -68,12 +68,12 @@ async def start(socket: SocketConsumer, frame: frames.Sync) -> None:
     """Begin a socket's stream as its client asked; never raises."""
     try:
         socket.begin_to_catch_up()
-        streams = await following.follow_all(socket)
-        if streams is None:
-            return
-        plan = _plan(
-            streams, {str(key): rev for key, rev in frame.conversations.items()}, others=frame.others
+        named = {str(key): rev for key, rev in frame.conversations.items()}
+        plan = await following.follow_all(
+            socket, lambda streams: _plan(socket, streams, named, others=frame.others)
         )
+        if plan is None:
+            return
         await _send_states(socket, plan)
         await _serve(socket, plan.wanted, plan.cursors)
         socket.answer(frames.Synced(ref=frame.ref))
@@ -123,36 +123,39 @@ def _alive(socket: SocketConsumer) -> None:
         raise Gone
 
 
-def _plan(streams: list[Stream], named: dict[str, int], *, others: str) -> _Plan:
+def _plan(socket: SocketConsumer, streams: list[Stream], named: dict[str, int], *, others: str) -> _Plan:
     """What to send of each conversation, by what the client has of it."""
     plan = _Plan()
     for item in streams:
         rev = named.get(item.conversation)
+        if following.outdated(socket.node, socket.user, item):
+            # It is read again when the rest is sent.
+            plan.cursors[item.conversation] = UNKNOWN if rev is None else rev
+            socket.go_on_from(item.conversation, UNKNOWN)
+            continue
         if not item.active:
-            if rev is not None:
+            if rev is not None and rev != item.left_rev:
                 plan.ended.append(_ended(item))
             # What may be held of it, from before it ended, is not for this socket.
             plan.cursors[item.conversation] = item.left_rev
             continue
-        start = item.head
-        if rev is None:
-            if others == "all":
-                start = item.begins
-                if not item.direct and item.state_rev > start + 1:
-                    plan.states[item.conversation] = Standing.OPENED, start
-            elif item.head:
+        if rev is None and others != "all":
+            plan.cursors[item.conversation] = item.head
+            if item.head:
                 plan.states[item.conversation] = Standing.CURRENT, item.head
-        elif rev > item.head:
+            continue
+        if rev is not None and rev > item.head:
+            plan.cursors[item.conversation] = item.head
             plan.states[item.conversation] = Standing.RESET, item.head
-        else:
-            start = max(rev, item.begins)
-            if item.lost_at(rev):
-                plan.ended.append(_ended(item))
-            if item.opens_late(rev):
-                plan.states[item.conversation] = Standing.OPENED, start
-        plan.cursors[item.conversation] = start
-        if start < item.head:
-            plan.wanted.append(_wanted_of(item, start))
+            continue
+        resumption = item.from_the_beginning() if rev is None else item.resume(rev)
+        plan.cursors[item.conversation] = resumption.start
+        if resumption.ended:
+            plan.ended.append(_ended(item))
+        if resumption.opens:
+            plan.states[item.conversation] = Standing.OPENED, resumption.start
+        if resumption.start < item.head:
+            plan.wanted.append(_wanted_of(item, resumption.start))
     return plan
 
 
@@ -187,34 +190,35 @@ async def _wanted(socket: SocketConsumer, cursors: dict[str, int]) -> list[Wante
     """What there is to read after each cursor now; who is no longer the member that they were is told so first."""
     if not cursors:
         return []
-    streams = await socket.node.call(stream.streams_of, socket.identity.user_id)
     wanted: list[Wanted] = []
     ended: list[frames.Conversation] = []
     opening: dict[str, int] = {}
-    for item in streams:
-        cursor = cursors.get(item.conversation)
-        if cursor is None:
-            continue
-        if not item.active or not following.follows(socket.node, socket.user, item):
-            # Who has come back is begun anew once this process follows them as the member that they are now.
-            if UNKNOWN != cursor < item.left_rev:
-                ended.append(_ended(item))
-                cursors[item.conversation] = item.left_rev
-            continue
-        if item.lost_at(cursor) if cursor >= 0 else cursor == UNSURE and item.left_rev:
-            ended.append(_ended(item))
-        begins, late = max(cursor, item.begins), item.opens_late(cursor)
-        if cursor < 0 or 0 < item.left_rev <= cursor < item.joined_rev:
-            # It knows nothing of this membership.
-            begins, late = item.joined_rev - 1, item.state_rev > item.joined_rev
-        if late:
-            opening[item.conversation] = begins
-        cursor = cursors[item.conversation] = begins
-        if item.head > cursor:
-            wanted.append(_wanted_of(item, cursor))
+    node, user = socket.node, socket.user
+    async with following.memberships(node, stream.streams_of, socket.identity.user_id) as streams:
+        for item in streams:
+            conversation, cursor = item.conversation, cursors.get(item.conversation)
+            following.settle(node, user, item, reader=None if cursor is None else socket)
+            if cursor is None:
+                continue
+            if following.outdated(node, user, item):
+                # Another read was faster, and this one has to be done again.
+                socket.go_on_from(conversation, cursor)
+            elif not item.active:
+                if 0 <= cursor < item.left_rev:
+                    ended.append(_ended(item))
+                    cursors[conversation] = item.left_rev
+            else:
+                resumption = item.resume(cursor)
+                cursors[conversation] = resumption.start
+                if resumption.ended:
+                    ended.append(_ended(item))
+                if resumption.opens:
+                    opening[conversation] = resumption.start
+                if item.head > resumption.start:
+                    wanted.append(_wanted_of(item, resumption.start))
     await _write_events(socket, ended)
     if opening:
-        await _write_events(socket, await socket.node.call(stream.opened, opening))
+        await _write_events(socket, await node.call(stream.opened, opening))
     return wanted
 
 
@@ -289,7 +293,7 @@ def _go_live(socket: SocketConsumer, cursors: dict[str, int]) -> None:
     hub = socket.node.hub
     for conversation, rev in cursors.items():
         topic = hub.topics.get(conversation)
-        if topic is not None and rev > topic.position:
+        if topic is not None and socket.user in topic.members and rev > topic.position:
             # The database was ahead of the bus: the socket has these already.
             socket.skip[conversation] = rev
             hub.note_head(conversation, rev)
@@ -308,11 +312,7 @@ class DatabaseSource:
         if head <= after:
             return Gap([], after, complete=True)
         # Whatever has ended a membership has changed the state.
-        gone = (
-            stream.memberships_ended(conversation, followers, after=after)
-            if followers and state_rev > after
-            else {}
-        )
+        gone = stream.no_longer_members(conversation, followers) if followers and state_rev > after else set()
         pieces, cursors = stream.read(
             [Wanted(conversation, after, head, state_rev, 0, direct)], limit=GAP_ROWS
         )
@@ -326,8 +326,7 @@ class DatabaseSource:
             else:
                 opening = frame
         position = cursors[conversation]
-        last = {user: (rev, encode_text_frame(codec.encode(event))) for user, (rev, event) in gone.items()}
-        return Gap(changes, position, complete=position == head, gone=last)
+        return Gap(changes, position, complete=position == head, gone=gone)
 
     def heads(self, conversations: list[str]) -> dict[str, int]:
         """The head revs of those that exist."""

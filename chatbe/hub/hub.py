@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from chatbe.core.errors import Unavailable
 from chatbe.core.ratelimit import TokenBucket
 from chatbe.hub import registry
+from chatbe.hub.outbox import UNKNOWN
 from chatbe.wire.websocket import encode_text_frame
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ class Gap:
     position: int
     complete: bool
     """Whether `position` is the conversation's head; else there is more to read."""
-    gone: dict[str, tuple[int, bytes]] = field(default_factory=dict)
-    """Users who are no longer the members that they were: the rev at which their stream ends, and its last frame."""
+    gone: set[str] = field(default_factory=set)
+    """Users who are no longer the members that they were."""
 
 
 class Source(Protocol):
@@ -77,7 +78,7 @@ class Source(Protocol):
 class LocalUser:
     """A user with sockets in this process."""
 
-    __slots__ = ("bucket", "key", "loaded", "reserved", "seen", "sockets", "topics")
+    __slots__ = ("bucket", "key", "loaded", "reserved", "seen", "sockets", "stale", "topics")
 
     def __init__(self, key: str, bucket: TokenBucket) -> None:
         self.key = key
@@ -88,7 +89,9 @@ class LocalUser:
         self.loaded = False
         """Whether `topics` has all of the user's conversations: some socket has begun its stream."""
         self.seen: dict[str, int] | None = None
-        """While loading: the highest rev heard of in each conversation."""
+        """While loading: the highest rev heard of in each direct conversation."""
+        self.stale = False
+        """Whether memberships have changed while loading."""
         self.reserved = False
         """Whether events that come in two forms reach this user in the reserved one."""
 
@@ -197,12 +200,31 @@ class Hub:
         topic = self.topics.get(conversation)
         return topic.members if topic is not None else ()
 
-    def unfollow(self, user: LocalUser, conversation: str) -> None:
-        """The user is no longer a member."""
+    def member_since(self, user: LocalUser, conversation: str) -> int | None:
+        """The rev of the joining with which a user follows a group here (0 in a direct one); None: they do not."""
         topic = self.topics.get(conversation)
-        if topic is not None and user in topic.members:
-            user.topics.discard(topic)
-            self._drop(topic, user)
+        if topic is None or user not in topic.members:
+            return None
+        return topic.since.get(user, 0) if topic.since is not None else 0
+
+    def cut(self, user: LocalUser, conversation: str, *, reader: SocketConsumer | None = None) -> None:
+        """The user is not the member any more as whom they follow: each socket reads on from where it stands.
+
+        `reader` is a socket that is reading already.
+        """
+        topic = self.topics.get(conversation)
+        if topic is None or user not in topic.members:
+            return
+        for socket in user.sockets:
+            if socket is reader:
+                socket.let_go(conversation)
+            else:
+                socket.go_on_from(conversation, _place(topic, user, socket))
+        self._unfollow(topic, user)
+
+    def _unfollow(self, topic: Topic, user: LocalUser) -> None:
+        user.topics.discard(topic)
+        self._drop(topic, user)
 
     def forget_all(self) -> None:
         """No position holds any more, and every socket is being closed: later ones begin afresh."""
@@ -212,7 +234,7 @@ class Hub:
         self.topics.clear()
         for user in self.users.values():
             user.topics.clear()
-            user.loaded, user.seen = False, None
+            user.loaded, user.seen, user.stale = False, None, False
 
     def _drop(self, topic: Topic, user: LocalUser) -> None:
         """Take a member off a topic; one that nobody here follows any more is forgotten."""
@@ -225,26 +247,20 @@ class Hub:
             del self.topics[topic.id]
             if topic.repair is not None:
                 topic.repair.cancel()
-            for late in (topic.waiting or {}).values():
+            waiting, topic.waiting = topic.waiting or {}, None
+            for late in waiting.values():
                 if late.ack is not None:
                     late.ack.duplicate = True
                     self._answer(late.origin, late.ack)
             if topic.since is not None:
                 self._node.abandon(topic.id)
 
-    def expel(
-        self, user: LocalUser, conversation: str, rev: int, frame: bytes, *, at_once: bool = False
-    ) -> None:
-        """End a former member's stream with `frame` at `rev`, when the hub has come so far, or at once."""
-        topic = self.topics.get(conversation)
-        if topic is None or user not in topic.members:
-            return
+    def expel(self, user: LocalUser, conversation: str, rev: int, frame: bytes) -> None:
+        """End a former member's stream with `frame` when the hub comes to `rev`, which is ahead of it."""
+        topic = self.topics[conversation]
         topic.leaving[user] = (rev, frame)
         topic.unsettled = True
-        if at_once or rev <= topic.position:
-            self._expel(topic, max(rev, topic.position))
-        else:
-            self.note_head(conversation, rev)
+        self.note_head(conversation, rev)
 
     def _expel(self, topic: Topic, position: int) -> None:
         """End the streams that are over at `position`."""
@@ -252,31 +268,45 @@ class Hub:
             if rev <= position:
                 for socket in user.sockets:
                     socket.offer_change(topic.id, rev, frame)
-                self.unfollow(user, topic.id)
+                    socket.skip.pop(topic.id, None)
+                self._unfollow(topic, user)
         topic.unsettled = bool(topic.leaving or topic.newcomers)
 
-    def introduce(self, user: LocalUser, conversation: str, *, begins: int) -> None:
-        """A follower is new in a group: their stream begins after `begins`, and with the group itself."""
+    def introduce(
+        self, user: LocalUser, conversation: str, *, head: int, reader: SocketConsumer | None = None
+    ) -> None:
+        """A follower is new here, found by a read at `head`: have each of their sockets begin the stream.
+
+        `reader` is the socket that reads; it has all up to `head`. A live socket waits for the event of the
+        joining, if that is still to come; then nothing of this membership has passed. Else it reads
+        the conversation from the database, now that the user follows, and so does a reader whose read is
+        behind: whatever ended the membership before this moment, they find.
+        """
         topic = self.topics[conversation]
-        if topic.position > begins:
-            for socket in user.sockets:
-                socket.begin_anew(conversation)
-            return
-        topic.newcomers.add(user)
-        topic.unsettled = True
-        if topic.position < begins:
-            # What others here have yet to get is from before.
-            for socket in user.sockets:
-                socket.skip[conversation] = begins
+        since = topic.since.get(user, 0) if topic.since is not None else 0
+        to_come = topic.position < since
+        for socket in user.sockets:
+            if socket is reader:
+                if topic.position > head:
+                    socket.go_on_from(conversation, UNKNOWN)
+            elif not (to_come and socket.is_live):
+                socket.go_on_from(conversation, UNKNOWN)
+            elif topic.position < since - 1:
+                # What others here have yet to get is from before.
+                socket.skip[conversation] = since - 1
+        if to_come:
+            topic.newcomers.add(user)
+            topic.unsettled = True
 
     def _introduce(self, topic: Topic, change: Change) -> None:
-        """The next change is the first that newcomers see; if it is not the group's state, they read that first."""
+        """The next change is the first that newcomers see; unless it is the group's state, they read that first."""
         since = topic.since or {}
         for user in [user for user in topic.newcomers if change.rev >= since.get(user, 0)]:
+            for socket in user.sockets:
+                unknown = _place(topic, user, socket) == UNKNOWN
+                if unknown and (change.seq or not socket.is_live):
+                    socket.go_on_from(topic.id, UNKNOWN)
             topic.newcomers.discard(user)
-            if change.seq:
-                for socket in user.sockets:
-                    socket.begin_anew(topic.id)
 
     # --- events in ---------------------------------------------------------------------------------
 
@@ -492,12 +522,15 @@ class Hub:
 
     def _fill(self, topic: Topic, gap: Gap, followers: dict[str, int]) -> None:
         self.gaps_read += 1
-        waiting = topic.waiting if topic.waiting is not None else {}
-        for key, (rev, last) in gap.gone.items():
+        for key in gap.gone:
             user = self.users.get(key)
             # Unless they have been found to be back while the database was read.
             if user is not None and (topic.since or {}).get(user) == followers.get(key):
-                self.expel(user, topic.id, rev, last)
+                self.cut(user, topic.id)
+        if not topic.members:
+            # That was the last who followed it here.
+            return
+        waiting = topic.waiting if topic.waiting is not None else {}
         for change in gap.changes:
             if change.rev > topic.position:
                 topic.position = change.rev
@@ -513,10 +546,6 @@ class Hub:
                 late.ack.duplicate = True
                 self._answer(late.origin, late.ack)
         self._let_next_through(topic, waiting)
-        for key in gap.gone:
-            # Perhaps they have come back since.
-            for part in self._node.parts:
-                part.rights_changed(key)
 
     def _drop_unknown(self, topic: Topic, revs: list[int]) -> None:
         """Let go of what waited before a read that went to the head and did not reach it.
@@ -555,6 +584,15 @@ class Hub:
         if local is not None:
             for socket in list(local.sockets):
                 act(socket)
+
+
+def _place(topic: Topic, user: LocalUser, socket: SocketConsumer) -> int:
+    """Where a socket that is live stands in a conversation that its user follows."""
+    ahead = socket.skip.get(topic.id, UNKNOWN)
+    if user not in topic.newcomers:
+        return max(topic.position, ahead)
+    # It has not had the joining, unless it read ahead.
+    return ahead if topic.since is not None and ahead >= topic.since[user] else UNKNOWN
 
 
 def _change_of(envelope: Envelope, ack: frames.Ack | None) -> Change:

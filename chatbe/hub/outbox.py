@@ -37,9 +37,7 @@ class State(IntEnum):
 
 
 UNKNOWN = -1
-"""In place of a rev: the socket does not know a group that its user has just joined."""
-UNSURE = -2
-"""The same, and perhaps it still holds what it knew of the group before its user left it."""
+"""In place of a rev: the socket's client does not have the conversation, since its user is new in it."""
 ACKS_KEPT = 256
 """Acks that may wait for their place; at that many the socket is not read."""
 
@@ -79,6 +77,11 @@ class Outbox:
     def closed(self) -> bool:
         """Whether nothing more is sent."""
         return self.state is State.CLOSED
+
+    @property
+    def is_live(self) -> bool:
+        """Whether changes go straight to the client."""
+        return self.state is State.LIVE
 
     def drained(self) -> None:
         """The socket lagged and its transport is empty; the consumer starts to catch up."""
@@ -188,12 +191,27 @@ class Outbox:
         elif self.state in (State.LAGGING, State.CATCHING_UP):
             self.lag[conversation] = min(position, self.lag.get(conversation, position))
 
-    def begin_anew(self, conversation: str) -> None:
-        """The user has just joined a group: its stream begins with the group itself, read from the database."""
+    def go_on_from(self, conversation: str, place: int) -> None:
+        """The stream of one conversation goes on from where this socket has it, read from the database.
+
+        `place` is where a socket stands that is live in it, or UNKNOWN; one that lags or catches up knows better.
+        """
         if self.state is State.LIVE:
-            self.fall_behind(conversation, UNKNOWN)
-        elif conversation not in self.lag:
-            self.fall_behind(conversation, UNSURE)
+            self.skip.pop(conversation, None)
+            self.fall_behind(conversation, place)
+        elif self.state in (State.LAGGING, State.CATCHING_UP):
+            held = self.let_go(conversation)
+            if conversation not in self.lag:
+                self.lag[conversation] = place if held is None else held - 1
+            self.skip.pop(conversation, None)
+
+    def let_go(self, conversation: str) -> int | None:
+        """Hold nothing of a conversation any more, since it is read instead; the first rev that was held."""
+        revs = [rev for name, rev, _ in self.held or () if name == conversation]
+        if not revs:
+            return None
+        self.held = [entry for entry in self.held or () if entry[0] != conversation]
+        return revs[0]
 
     # --- answers -----------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import pytest
 from chatbe.core.errors import Unavailable
 from chatbe.hub import hub as hubs
 from chatbe.hub.hub import Change, Gap, Hub, LocalUser
+from chatbe.hub.outbox import UNKNOWN
 from chatbe.wire import frames
 from chatbe.wire.websocket import encode_text_frame
 from tests.hub.test_outbox import Box
@@ -380,14 +381,49 @@ def test_a_conversation_is_forgotten_with_its_last_member_here(room: Room, alice
     assert repair.cancelled()
 
 
-def test_who_is_no_longer_a_member_gets_nothing_more(room: Room, alice: Socket) -> None:
+def test_who_is_no_longer_a_member_gets_nothing_more_and_reads_on_from_there(room: Room, alice: Socket) -> None:
     bob = room.socket("bob")
     room.follow(bob)
-    room.hub.unfollow(bob.user, C)
     room.change(1)
-    assert (alice.sent(), bob.sent()) == ([1], [])
-    room.hub.unfollow(alice.user, C)
+    room.hub.cut(bob.user, C)
+    room.change(2)
+    assert (alice.sent(), bob.sent()) == ([1, 2], [1])
+    assert bob.lag == {C: 1}
+    room.hub.cut(alice.user, C)
     assert room.hub.topics == {}
+
+
+def test_the_end_of_a_membership_comes_in_its_place(room: Room, alice: Socket) -> None:
+    bob = room.socket("bob")
+    room.follow(bob)
+    room.hub.expel(bob.user, C, 2, encode_text_frame(body(20)))
+    room.change(1)
+    room.change(2)
+    room.change(3)
+    assert (alice.sent(), bob.sent()) == ([1, 2, 3], [1, 20])
+
+
+def test_who_is_new_waits_for_the_joining_or_reads_what_has_passed(room: Room, alice: Socket) -> None:
+    bob, carol = room.socket("bob"), room.socket("carol")
+    room.hub.topics[C].since = {}
+    room.change(1, seq=0)
+    for socket, since in ((bob, 3), (carol, 1)):
+        room.hub.follow(socket.user, C, hidden_to=0, position=0, since=since)
+    room.hub.introduce(carol.user, C, head=1)
+    room.hub.introduce(bob.user, C, head=3)
+    assert (bob.lag, carol.lag) == ({}, {C: UNKNOWN})
+    room.change(2)
+    room.change(3, seq=0)
+    assert (alice.sent(), bob.sent()) == ([1, 2, 3], [3])
+
+
+def test_who_is_new_reads_the_group_first_if_it_has_changed_since(room: Room, alice: Socket) -> None:
+    bob = room.socket("bob")
+    room.hub.topics[C].since = {}
+    room.hub.follow(bob.user, C, hidden_to=0, position=0, since=1)
+    room.hub.introduce(bob.user, C, head=2)
+    room.change(1, seq=1)
+    assert (alice.sent(), bob.sent(), bob.lag) == ([1], [], {C: UNKNOWN})
 
 
 def test_when_nothing_holds_any_more_all_is_forgotten(room: Room, alice: Socket) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from chatbe.hub import outbox
-from chatbe.hub.outbox import Outbox, State
+from chatbe.hub.outbox import UNKNOWN, Outbox, State
 from chatbe.hub.transport import payloads
 from chatbe.wire import codec, frames
 from chatbe.wire.websocket import encode_text_frame
@@ -310,3 +310,25 @@ def test_a_closed_socket_takes_nothing(box: Box) -> None:
     box.offer_event(RECEIPT, in_stream=True)
     box.fall_behind(C, 0)
     assert (box.sent(), box.lag) == ([], {})
+
+
+def test_a_conversation_that_is_read_instead_goes_on_from_where_each_state_has_it() -> None:
+    live = Box().live()
+    live.go_on_from(C, 7)
+    assert (live.lag, live.asked) == ({C: 7}, ["lags", "drained"])
+
+    lagging = Box().live()
+    lagging.fill()
+    lagging.offer_change(C, 4, event(4))
+    lagging.go_on_from(C, 9)
+    lagging.go_on_from("new", UNKNOWN)
+    assert lagging.lag == {C: 3, "new": UNKNOWN}
+
+    catching_up = Box()
+    catching_up.begin_to_catch_up()
+    catching_up.offer_change(C, 5, event(5))
+    catching_up.offer_change("other", 1, event(1))
+    catching_up.offer_change(C, 6, event(6))
+    catching_up.go_on_from(C, 9)
+    assert catching_up.lag == {C: 4}
+    assert [entry[:2] for entry in catching_up.held or ()] == [("other", 1)]
