@@ -381,7 +381,9 @@ def test_a_conversation_is_forgotten_with_its_last_member_here(room: Room, alice
     assert repair.cancelled()
 
 
-def test_who_is_no_longer_a_member_gets_nothing_more_and_reads_on_from_there(room: Room, alice: Socket) -> None:
+def test_who_is_no_longer_a_member_gets_nothing_more_and_reads_on_from_there(
+    room: Room, alice: Socket
+) -> None:
     bob = room.socket("bob")
     room.follow(bob)
     room.change(1)
