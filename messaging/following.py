@@ -85,7 +85,9 @@ def settle(node: Node, user: LocalUser, item: Stream, reader: SocketConsumer | N
         since=item.joined_rev,
     )
     hub.introduce(user, item.conversation, head=item.head, reader=reader)
-    hub.note_head(item.conversation, item.head, patience=GAP_PATIENCE if reader is not None else 0.0)
+    # If more was heard of meanwhile, what was read is older: the hub reads on, and finds who is no longer a member.
+    head = max(item.head, hub.awaited.get(item.conversation, 0))
+    hub.note_head(item.conversation, head, patience=GAP_PATIENCE if reader is not None else 0.0)
     if reader is not None and any(socket.is_live for socket in user.sockets):
         node.spawn(tell_marks(node, [item]))
     return True

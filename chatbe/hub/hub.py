@@ -141,6 +141,8 @@ class Hub:
         self.users: dict[str, LocalUser] = {}
         self.topics: dict[str, Topic] = {}
         self.sockets: dict[str, SocketConsumer] = {}
+        self.awaited: dict[str, int] = {}
+        """Groups whose fan-out is being joined, and the highest rev heard of while nobody here follows them yet."""
         self.gaps_read = 0
         self._heard: set[tuple[str, str]] = set()
         self._heard_before: set[tuple[str, str]] = set()
@@ -372,6 +374,7 @@ class Hub:
         elif topic is not None and "g" in envelope:
             self._note_leaving(topic, envelope)
         if topic is None:
+            self._hear_of(conversation, rev)
             if ack is not None:
                 self._answer_apart(envelope["o"], conversation, rev, ack)
             return
@@ -477,13 +480,21 @@ class Hub:
     def note_head(self, conversation: str, head: int, *, patience: float = GAP_PATIENCE) -> None:
         """The database has changes up to `head`: if the hub is behind, it reads them after `patience` seconds."""
         topic = self.topics.get(conversation)
-        if topic is None or head <= topic.position:
+        if topic is None:
+            self._hear_of(conversation, head)
+            return
+        if head <= topic.position:
             return
         topic.target = max(topic.target, head)
         if topic.waiting is None:
             topic.waiting = {}
         if topic.repair is None:
             topic.repair = self._node.spawn(self._repair(topic, patience))
+
+    def _hear_of(self, conversation: str, rev: int) -> None:
+        """Who is about to follow a group may have read it before this change, and then has to read on."""
+        if conversation in self.awaited:
+            self.awaited[conversation] = max(rev, self.awaited[conversation])
 
     def discover(self, conversation: str, user: str) -> None:
         """A local user has a direct conversation whose first events were lost: read them."""

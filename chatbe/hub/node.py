@@ -238,6 +238,11 @@ class Node:
             for part in self.parts:
                 part.bus_lost()
 
+    @property
+    def on_bus(self) -> bool:
+        """Whether there are other processes to tell and to hear."""
+        return self.layer is not None
+
     async def join(self, groups: list[str]) -> None:
         """Join groups of the fan-out; returns when Redis has confirmed.
 
@@ -259,19 +264,21 @@ class Node:
         """
         names = list(conversations)
         self._joining.update(names)
+        for name in names:
+            self.hub.awaited.setdefault(name, 0)
         try:
             yield [f"conversation.{name}" for name in names]
         finally:
             self._joining.subtract(names)
             for name in names:
                 if self._joining[name] <= 0:
-                    del self._joining[name]
+                    del self._joining[name], self.hub.awaited[name]
                 if name not in self.hub.topics:
                     self.abandon(name)
 
     def abandon(self, conversation: str) -> None:
         """Nobody here follows a group any more: leave it soon, with others, unless somebody does by then."""
-        if self.layer is None or self.draining:
+        if not self.on_bus or self.draining:
             # Nothing was joined, or all is left at once.
             return
         self._abandoned.add(conversation)
