@@ -41,6 +41,8 @@ lint: venv-lint ## Check style, types, the arrows between packages, migrations a
 	CHATBE_ENV_FILE=none $(BIN)/python manage.py makemigrations --check --dry-run
 	CHATBE_ENV_FILE=none $(BIN)/python manage.py docs --check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@if command -v npm >/dev/null; then cd clients/js && npm ci --silent --no-audit --no-fund && npm run check; \
+		else echo "npm is not installed, so the types of clients/js are not checked"; fi
 
 .PHONY: type
 type: venv-lint ## Check types only

@@ -237,6 +237,16 @@ def contacts_of(*, user_id: UUID) -> QuerySet[User]:
     return User.objects.filter(contact_of__owner=user_id).annotate(mutual=_mutual_with(user_id))
 
 
+def contact_requests_of(*, user_id: UUID) -> QuerySet[User]:
+    """Those who have added `user_id`, whom they have not added in return, where neither blocks the other."""
+    return (
+        User.objects.filter(contacts__target=user_id)
+        .exclude(contact_of__owner=user_id)
+        .exclude(blocks__blocked=user_id)
+        .exclude(blocked_by__blocker=user_id)
+    )
+
+
 def contact_objects(*, contacts: Sequence[Any]) -> list[dict[str, Any]]:
     """The contract's contact objects of users from `contacts_of`; one question to presence for all."""
     statuses = presence_of([contact.id for contact in contacts if contact.mutual])

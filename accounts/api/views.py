@@ -446,6 +446,26 @@ class ContactView(APIView):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
+class ContactRequestsView(generics.ListAPIView[User]):
+    """Who added me."""
+
+    serializer_class = serializers.UserSerializer
+    pagination_class = UsernamePagination
+
+    def get_queryset(self) -> QuerySet[User]:
+        """Those who added me and wait for me to add them."""
+        return selectors.contact_requests_of(user_id=current_user(self.request).id)
+
+    @extend_schema(
+        summary="List who added me",
+        tags=["people"],
+        examples=[OpenApiExample("alice", _USER_EXAMPLE, response_only=True)],
+    )
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Those whom I have neither added nor blocked, by username. Add them to accept."""
+        return super().get(request, *args, **kwargs)
+
+
 class BlocksView(generics.ListAPIView[User]):
     """Whom I blocked."""
 
