@@ -124,7 +124,7 @@ class MessagingPart:
                 if frame.attachments:
                     await self.node.call(services.attachments_claim, item=item, attachments=frame.attachments)
             except ChatError as error:
-                socket.refuse_with(frame.ref, error)
+                await self._refuse_or_repeat(socket, frame, error)
                 socket.end_command()
             except Exception:
                 logger.exception("target cannot be found", extra={"connection": socket.connection})
@@ -134,6 +134,23 @@ class MessagingPart:
                 self._submit(socket, frame, item, route)
             waiting.popleft()
         socket.resolving = None
+
+    async def _refuse_or_repeat(self, socket: SocketConsumer, frame: frames.Send, error: ChatError) -> None:
+        """Answer a send that found no way to the writer, which would have known a repeat."""
+        repeat = None
+        if not isinstance(error, Unavailable):
+            try:
+                repeat = await self.node.call(
+                    services.repeat_of, sender=socket.identity.user_id, client_id=frame.client_id
+                )
+            except Unavailable as away:
+                error = away
+        if repeat is None:
+            socket.refuse_with(frame.ref, error)
+        elif repeat.code == "repeat":
+            socket.answer(_repeated(frame.ref, str(frame.client_id), repeat))
+        else:
+            socket.refuse_with(frame.ref, services.REFUSALS[repeat.code]())
 
     async def _route(self, socket: SocketConsumer, frame: frames.Send) -> Route:
         key = _target(socket, frame)
@@ -195,12 +212,7 @@ class MessagingPart:
                 ack.mentions = message.mentions
             self.node.publish(*services.message_change(route, message, origin=socket.connection), ack)
         elif verdict.code == "repeat":
-            socket.answer(
-                frames.Ack(
-                    ref, verdict.conversation, verdict.seq, verdict.rev, verdict.id, item.client_id,
-                    verdict.created_at, duplicate=True,
-                )
-            )  # fmt: skip
+            socket.answer(_repeated(ref, item.client_id, verdict))
         else:
             socket.refuse_with(ref, services.REFUSALS[verdict.code]())
         socket.end_command()
@@ -382,6 +394,14 @@ class MessagingPart:
             raise Conflict("A socket syncs once.")
         socket.begin_command()
         self.node.spawn(sync.start(socket, frame))
+
+
+def _repeated(ref: str | None, client_id: str, verdict: Verdict) -> frames.Ack:
+    """The ack of what was stored before."""
+    return frames.Ack(
+        ref, verdict.conversation, verdict.seq, verdict.rev, verdict.id, client_id, verdict.created_at,
+        duplicate=True,
+    )  # fmt: skip
 
 
 def _refuse_marks(markers: Mapping[SocketConsumer, Iterable[str | None]], error: ChatError) -> None:

@@ -142,7 +142,7 @@ class MuteSerializer(serializers.Serializer[Any]):
 class EditSerializer(serializers.Serializer[Any]):
     """A new body."""
 
-    body = BodyField()
+    body = BodyField(allow_blank=True, help_text="Empty only with attachments.")
 
 
 class SendSerializer(serializers.Serializer[Any]):
