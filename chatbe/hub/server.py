@@ -742,7 +742,7 @@ class Request(WebRequest):
 class Channel(HTTPChannel):
     """The HTTP of one connection; a head that cannot be taken is answered before the connection ends."""
 
-    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002 - the framework's signature
+    def lineLengthExceeded(self, line: bytes) -> None:
         """A line over Twisted's limit: the first one is the request's, with its address."""
         if self.requests:
             self._end(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"At most {self.MAX_LENGTH} bytes a line.")
