@@ -59,7 +59,7 @@ class MessagingPart:
         self._markers: dict[MarkKey, dict[SocketConsumer, list[str | None]]] = {}
         """Who asked for them, with the refs of the frames: of each socket the first few."""
         self._marking: asyncio.Task[None] | None = None
-        self._typing: dict[MarkKey, asyncio.TimerHandle] = {}
+        self._typing: dict[MarkKey, _Typist] = {}
         self._changing: dict[SocketConsumer, deque[Changing]] = {}
         """Changes of messages on their way, in the order in which each socket asked for them."""
 
@@ -76,8 +76,8 @@ class MessagingPart:
         await self.writer.stop()
         if self._marking is not None:
             await self._marking
-        for timer in self._typing.values():
-            timer.cancel()
+        for typist in self._typing.values():
+            typist.rest()
 
     async def connected(self, socket: SocketConsumer) -> None:
         """Nothing is sent before the client's `sync`."""
@@ -211,6 +211,7 @@ class MessagingPart:
             if verdict.mentions:
                 ack.mentions = message.mentions
             self.node.publish(*services.message_change(route, message, origin=socket.connection), ack)
+            self._typing_ends((item.conversation, socket.user_key))
         elif verdict.code == "repeat":
             socket.answer(_repeated(ref, item.client_id, verdict))
         else:
@@ -226,6 +227,7 @@ class MessagingPart:
             if verdict is not None and verdict.code == "ok":
                 message = services.announcement(item, verdict, username)
                 self.node.publish(*services.message_change(route, message))
+                self._typing_ends((item.conversation, item.sender))
             done.set_result(verdict)
 
         self.writer.submit(item, stored)
@@ -354,37 +356,56 @@ class MessagingPart:
     # --- typing ------------------------------------------------------------------------------------
 
     def on_typing(self, socket: SocketConsumer, frame: frames.Typing) -> None:
-        """Tell the others; repeated signs only keep it alive."""
+        """Tell the others; repeated signs only keep it alive, and a message of the typist's ends it."""
         key = (str(frame.conversation), socket.user_key)
-        timer = self._typing.pop(key, None)
-        if timer is not None:
-            timer.cancel()
+        typist = self._typing.get(key)
+        if typist is None:
+            if not frame.on:
+                return
+            typist = self._typing[key] = _Typist(socket)
+        typist.rest()
+        typist.socket, typist.ref, typist.types = socket, frame.ref, frame.on
         if frame.on:
-            self._typing[key] = self.node.loop.call_later(TYPING_SECONDS, self._typing_ends, key, socket)
-        if (timer is None) == frame.on:
-            self.node.spawn(self._tell_typing(socket, frame))
+            typist.timer = self.node.loop.call_later(TYPING_SECONDS, self._typing_ends, key)
+        self._see_to_typing(key, typist)
 
-    def _typing_ends(self, key: MarkKey, socket: SocketConsumer) -> None:
-        if self._typing.pop(key, None) is not None:
-            self.node.spawn(self._tell_typing(socket, frames.Typing(UUID(key[0]), on=False)))
+    def _typing_ends(self, key: MarkKey) -> None:
+        typist = self._typing.get(key)
+        if typist is not None:
+            typist.rest()
+            typist.types = False
+            self._see_to_typing(key, typist)
 
-    async def _tell_typing(self, socket: SocketConsumer, frame: frames.Typing) -> None:
+    def _see_to_typing(self, key: MarkKey, typist: _Typist) -> None:
+        if not typist.telling and typist.types != typist.told:
+            typist.telling = True
+            self.node.spawn(self._tell_typing(key, typist))
+
+    async def _tell_typing(self, key: MarkKey, typist: _Typist) -> None:
+        """Tell the others what holds by now, one after another, so that no earlier sign overtakes a later one."""
         try:
-            audience = await self.node.call(
-                stream.typing_audience, user=socket.identity.user_id, conversation=frame.conversation
-            )
+            while typist.types != typist.told:
+                identity = typist.socket.identity
+                users, group = await self.node.call(
+                    stream.typing_audience, user=identity.user_id, conversation=UUID(key[0])
+                )
+                if typist.types == typist.told:
+                    # It has ended before anybody was told.
+                    break
+                typist.told = typist.types
+                event = frames.TypingEvent(key[0], identity.username, typist.told)
+                if group:
+                    fanout.to_members(key[0], event, leave_out=[identity.user_id, *users])
+                else:
+                    fanout.to_users(users, event, in_stream=True)
         except ChatError as error:
-            timer = self._typing.pop((str(frame.conversation), socket.user_key), None)
-            if timer is not None:
-                timer.cancel()
-            socket.refuse_with(frame.ref, error)
-            return
-        event = frames.TypingEvent(str(frame.conversation), socket.identity.username, frame.on)
-        users, group = audience
-        if group:
-            fanout.to_members(str(frame.conversation), event, leave_out=[socket.identity.user_id, *users])
-        else:
-            fanout.to_users(users, event, in_stream=True)
+            typist.rest()
+            typist.types = typist.told = False
+            typist.socket.refuse_with(typist.ref, error)
+        finally:
+            typist.telling = False
+            if not typist.types:
+                self._typing.pop(key, None)
 
     # --- sync --------------------------------------------------------------------------------------
 
@@ -402,6 +423,24 @@ def _repeated(ref: str | None, client_id: str, verdict: Verdict) -> frames.Ack:
         ref, verdict.conversation, verdict.seq, verdict.rev, verdict.id, client_id, verdict.created_at,
         duplicate=True,
     )  # fmt: skip
+
+
+class _Typist:
+    """Someone who types in a conversation: what holds, and what the others have been told."""
+
+    __slots__ = ("ref", "socket", "telling", "timer", "told", "types")
+
+    def __init__(self, socket: SocketConsumer) -> None:
+        self.socket = socket
+        self.ref: str | None = None
+        self.types = self.told = self.telling = False
+        self.timer: asyncio.TimerHandle | None = None
+
+    def rest(self) -> None:
+        """Let it not end by itself any more."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
 
 def _refuse_marks(markers: Mapping[SocketConsumer, Iterable[str | None]], error: ChatError) -> None:

@@ -247,7 +247,8 @@ class Hub:
             del self.topics[topic.id]
             if topic.repair is not None:
                 topic.repair.cancel()
-            for late in (topic.waiting or {}).values():
+            waiting, topic.waiting = topic.waiting or {}, None
+            for late in waiting.values():
                 if late.ack is not None:
                     late.ack.duplicate = True
                     self._answer(late.origin, late.ack)
@@ -521,12 +522,15 @@ class Hub:
 
     def _fill(self, topic: Topic, gap: Gap, followers: dict[str, int]) -> None:
         self.gaps_read += 1
-        waiting = topic.waiting if topic.waiting is not None else {}
         for key in gap.gone:
             user = self.users.get(key)
             # Unless they have been found to be back while the database was read.
             if user is not None and (topic.since or {}).get(user) == followers.get(key):
                 self.cut(user, topic.id)
+        if not topic.members:
+            # That was the last who followed it here.
+            return
+        waiting = topic.waiting if topic.waiting is not None else {}
         for change in gap.changes:
             if change.rev > topic.position:
                 topic.position = change.rev

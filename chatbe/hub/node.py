@@ -238,6 +238,11 @@ class Node:
             for part in self.parts:
                 part.bus_lost()
 
+    @property
+    def on_bus(self) -> bool:
+        """Whether there are other processes to tell and to hear."""
+        return self.layer is not None
+
     async def join(self, groups: list[str]) -> None:
         """Join groups of the fan-out; returns when Redis has confirmed.
 
@@ -271,7 +276,7 @@ class Node:
 
     def abandon(self, conversation: str) -> None:
         """Nobody here follows a group any more: leave it soon, with others, unless somebody does by then."""
-        if self.layer is None or self.draining:
+        if not self.on_bus or self.draining:
             # Nothing was joined, or all is left at once.
             return
         self._abandoned.add(conversation)

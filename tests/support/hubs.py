@@ -239,6 +239,11 @@ class Process(Node):
         self.world.bus.publish(self, groups, envelope)
         self.hub.apply(envelope, ack)
 
+    @property
+    def on_bus(self) -> bool:
+        """The world's."""
+        return True
+
     async def join(self, groups: list[str]) -> None:
         """Subscribe."""
         for group in groups:

@@ -285,6 +285,8 @@ def catch_up(person: Person, snapshot: Snapshot) -> Held | None:
                 held = None
             elif held is None:
                 held = Held(0, event["conversation"])
+                for message in fetch_messages(person, snapshot.conversation):
+                    held.keep(message)
             else:
                 held.inform(event["conversation"])
         assert page["rev"] >= rev
