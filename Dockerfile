@@ -6,7 +6,8 @@ RUN python -m venv /venv \
     && /venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r /requirements.txt
 
 FROM python:3.13-slim
-RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/chatbe --create-home --shell /usr/sbin/nologin chatbe
+RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/chatbe --create-home --shell /usr/sbin/nologin chatbe \
+    && install --directory --owner chatbe --group chatbe --mode 0700 /var/lib/chatbe/attachments
 COPY --from=packages /venv /venv
 WORKDIR /srv/chatbe
 COPY . .

@@ -8,6 +8,7 @@ import os
 import secrets
 import sys
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -308,10 +309,16 @@ if CHATBE_ATTACHMENT_STORAGE == "files":
         },
     }
 elif CHATBE_ATTACHMENT_STORAGE == "s3":
+    if not env.str("CHATBE_S3_BUCKET", default=""):
+        raise ImproperlyConfigured("CHATBE_ATTACHMENT_STORAGE=s3 needs CHATBE_S3_BUCKET.")
+    if not (find_spec("storages") and find_spec("boto3")):
+        raise ImproperlyConfigured(
+            "CHATBE_ATTACHMENT_STORAGE=s3 needs django-storages[s3]: install that too."
+        )
     _ATTACHMENTS = {
         "BACKEND": "storages.backends.s3.S3Storage",
         "OPTIONS": {
-            "bucket_name": env.str("CHATBE_S3_BUCKET", default=""),
+            "bucket_name": env.str("CHATBE_S3_BUCKET"),
             "endpoint_url": env.str("CHATBE_S3_ENDPOINT", default="") or None,
             "region_name": env.str("CHATBE_S3_REGION", default="") or None,
             "location": env.str("CHATBE_S3_PREFIX", default=""),

@@ -132,20 +132,36 @@ def test_files_are_kept_in_a_bucket_and_fetched_by_its_addresses(
     assert bucket.objects == {}
 
 
+def started(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What comes of code in a process with these settings."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=live.BASE_DIR,
+        env={
+            **os.environ, "CHATBE_ENV_FILE": "none", "DJANGO_SETTINGS_MODULE": "chatbe.settings",
+            "CHATBE_ATTACHMENT_STORAGE": "s3", **environment,
+        },
+        check=False,
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+
+
 def test_the_settings_name_the_bucket() -> None:
     code = (
         "import django; django.setup(); from attachments.services import storage; s = storage();"
         "print(type(s).__name__, s.bucket_name, s.endpoint_url, s.location, s.addressing_style)"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=live.BASE_DIR,
-        env={
-            **os.environ, "DJANGO_SETTINGS_MODULE": "chatbe.settings", "CHATBE_ATTACHMENT_STORAGE": "s3",
-            "CHATBE_S3_BUCKET": "files", "CHATBE_S3_ENDPOINT": "http://127.0.0.1:9", "CHATBE_S3_PREFIX": "chat",
-        },
-        check=True,
-        capture_output=True,
-        text=True,
-    )  # fmt: skip
-    assert result.stdout == "S3Storage files http://127.0.0.1:9 chat path\n"
+    result = started(
+        code, CHATBE_S3_BUCKET="files", CHATBE_S3_ENDPOINT="http://127.0.0.1:9", CHATBE_S3_PREFIX="chat"
+    )
+    assert result.stdout == "S3Storage files http://127.0.0.1:9 chat path\n", result.stderr
+
+
+def test_settings_that_cannot_work_are_told_at_the_start() -> None:
+    assert "needs CHATBE_S3_BUCKET" in started("import chatbe.settings").stderr
+    # As where it is not installed.
+    without = "import sys; sys.modules['storages'] = None; import importlib.util as u; find = u.find_spec;"
+    without += "u.find_spec = lambda name: None if name == 'storages' else find(name); import chatbe.settings"
+    assert "needs django-storages[s3]" in started(without, CHATBE_S3_BUCKET="files").stderr
+    assert "is files or s3" in started("import chatbe.settings", CHATBE_ATTACHMENT_STORAGE="ftp").stderr
