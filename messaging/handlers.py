@@ -356,23 +356,32 @@ class MessagingPart:
     # --- typing ------------------------------------------------------------------------------------
 
     def on_typing(self, socket: SocketConsumer, frame: frames.Typing) -> None:
-        """Tell the others; repeated signs only keep it alive, and a message of the typist's ends it."""
+        """Tell the others; repeated signs only keep it alive, and a message of the typist's ends it.
+
+        Of several devices the last one that stops ends it.
+        """
         key = (str(frame.conversation), socket.user_key)
         typist = self._typing.get(key)
         if typist is None:
             if not frame.on:
                 return
-            typist = self._typing[key] = _Typist(socket)
-        typist.rest()
-        typist.socket, typist.ref, typist.types = socket, frame.ref, frame.on
+            typist = self._typing[key] = _Typist()
         if frame.on:
+            typist.rest()
+            typist.devices.add(socket)
+            typist.socket, typist.ref, typist.types = socket, frame.ref, True
             typist.timer = self.node.loop.call_later(TYPING_SECONDS, self._typing_ends, key)
-        self._see_to_typing(key, typist)
+            self._see_to_typing(key, typist)
+        else:
+            typist.devices.discard(socket)
+            if not typist.devices:
+                self._typing_ends(key)
 
     def _typing_ends(self, key: MarkKey) -> None:
         typist = self._typing.get(key)
         if typist is not None:
             typist.rest()
+            typist.devices.clear()
             typist.types = False
             self._see_to_typing(key, typist)
 
@@ -382,16 +391,21 @@ class MessagingPart:
             self.node.spawn(self._tell_typing(key, typist))
 
     async def _tell_typing(self, key: MarkKey, typist: _Typist) -> None:
-        """Tell the others what holds by now, one after another, so that no earlier sign overtakes a later one."""
+        """Tell the others what holds by now, one after another, so that no earlier sign overtakes a later one.
+
+        The end is told to whom the beginning was told, whatever has become of the typist since.
+        """
         try:
-            while typist.types != typist.told:
+            while typist.types != typist.told and typist.socket is not None:
                 identity = typist.socket.identity
-                users, group = await self.node.call(
-                    stream.typing_audience, user=identity.user_id, conversation=UUID(key[0])
-                )
-                if typist.types == typist.told:
-                    # It has ended before anybody was told.
-                    break
+                if typist.types:
+                    typist.audience = await self.node.call(
+                        stream.typing_audience, user=identity.user_id, conversation=UUID(key[0])
+                    )
+                    if not typist.types:
+                        # It has ended before anybody was told.
+                        break
+                users, group = typist.audience
                 typist.told = typist.types
                 event = frames.TypingEvent(key[0], identity.username, typist.told)
                 if group:
@@ -400,8 +414,10 @@ class MessagingPart:
                     fanout.to_users(users, event, in_stream=True)
         except ChatError as error:
             typist.rest()
+            typist.devices.clear()
             typist.types = typist.told = False
-            typist.socket.refuse_with(typist.ref, error)
+            if typist.socket is not None:
+                typist.socket.refuse_with(typist.ref, error)
         finally:
             typist.telling = False
             if not typist.types:
@@ -428,11 +444,15 @@ def _repeated(ref: str | None, client_id: str, verdict: Verdict) -> frames.Ack:
 class _Typist:
     """Someone who types in a conversation: what holds, and what the others have been told."""
 
-    __slots__ = ("ref", "socket", "telling", "timer", "told", "types")
+    __slots__ = ("audience", "devices", "ref", "socket", "telling", "timer", "told", "types")
 
-    def __init__(self, socket: SocketConsumer) -> None:
-        self.socket = socket
+    def __init__(self) -> None:
+        self.devices: set[SocketConsumer] = set()
+        """Those on which something is being typed."""
+        self.socket: SocketConsumer | None = None
+        """The last of them, which is answered when it may not."""
         self.ref: str | None = None
+        self.audience: tuple[list[UUID], bool] = ([], False)
         self.types = self.told = self.telling = False
         self.timer: asyncio.TimerHandle | None = None
 
