@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -72,6 +72,12 @@ def user_by_username(*, username: str) -> User:
     return user
 
 
+def users_by_username(*, usernames: Iterable[str]) -> list[User]:
+    """Those of these usernames, in any case, that there are. One query."""
+    names = [name for name in map(username_normalize, usernames) if name is not None]
+    return list(User.objects.filter(username__in=names))
+
+
 def user_by_identifier(*, identifier: str) -> User | None:
     """The user of a username or an email address, in any case."""
     if "@" in identifier:
@@ -87,7 +93,7 @@ def users_search(*, viewer: User, prefix: str) -> QuerySet[User]:
     """People whose username starts with `prefix` and who have not blocked `viewer`."""
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,32}", prefix, re.ASCII):
         return User.objects.none()
-    return User.objects.filter(username__startswith=prefix.lower(), is_active=True).exclude(
+    return User.objects.filter(username__startswith=prefix.lower()).exclude(
         Exists(Block.objects.filter(blocker=OuterRef("pk"), blocked=viewer))
     )
 

@@ -19,6 +19,7 @@ from django.http import HttpRequest
 from django.views import View
 from drf_spectacular.utils import OpenApiResponse, extend_schema_field
 from rest_framework import exceptions, serializers
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.pagination import Cursor, CursorPagination
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import JSONRenderer
@@ -29,6 +30,17 @@ from chatbe import problems
 from chatbe.core import addresses
 from chatbe.core.errors import FieldError, Invalid, TooLarge
 from chatbe.core.ratelimit import TokenBucket
+
+
+class Negotiation(DefaultContentNegotiation):
+    """Whoever asks for problem details asks for JSON: refusals are told in both."""
+
+    def get_accept_list(self, request: Request) -> list[str]:
+        """The media types that the client accepts."""
+        return [
+            accepted.replace(problems.CONTENT_TYPE, JSONRenderer.media_type)
+            for accepted in super().get_accept_list(request)
+        ]
 
 
 class StrictJSONParser(BaseParser):
@@ -56,7 +68,7 @@ class StrictJSONParser(BaseParser):
             value = msgspec.json.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Invalid(
-                "The body is not JSON.", errors=(_body_error("malformed", _reason(error)),)
+                "The body is not JSON.", errors=(_body_error("malformed", _reason(error, data)),)
             ) from None
         if not isinstance(value, dict):
             raise Invalid(
@@ -65,8 +77,15 @@ class StrictJSONParser(BaseParser):
         return value
 
 
-def _reason(error: Exception) -> str:
-    return "Nested too deeply." if isinstance(error, RecursionError) else str(error)
+_LONE_SURROGATE: Final = re.compile(rb'\\u[dD][89abAB][0-9a-fA-F]{2}"')
+
+
+def _reason(error: Exception, data: bytes) -> str:
+    if isinstance(error, RecursionError):
+        return "Nested too deeply."
+    if _LONE_SURROGATE.search(data) and "truncated" in str(error):
+        return "Half of a surrogate pair."
+    return str(error)
 
 
 def _body_error(code: str, detail: str) -> FieldError:
@@ -91,11 +110,46 @@ class UsernameField(serializers.RegexField):
 
     def to_internal_value(self, data: Any) -> str:
         """In lower case; it is ASCII, so no other letter can turn into one of it."""
+        if not isinstance(data, str):
+            self.fail("invalid")
         value = super().to_internal_value(data)
         return value.lower() if value.isascii() else value
 
 
-class LineField(serializers.CharField):
+class TextField(serializers.CharField):
+    """A text; the base class would also take numbers."""
+
+    def to_internal_value(self, data: Any) -> str:
+        """The text. Raises for anything that JSON does not call a string."""
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class AddressField(serializers.EmailField):
+    """An email address."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=254, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        """The address; the base class would also take numbers."""
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class YesNoField(serializers.BooleanField):
+    """True or false; the base class would also take `"yes"` and 1."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        """The value. Raises for anything that JSON does not call one of the two."""
+        if not isinstance(data, bool):
+            self.fail("invalid", input=data)
+        return data
+
+
+class LineField(TextField):
     """One line of text: no control characters (so no U+0000), no line breaks."""
 
     default_error_messages = {"control": "Control characters are not allowed."}  # noqa: RUF012 - as in its base

@@ -22,6 +22,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.http.request import UnreadablePostError
 from django.views import defaults
 from rest_framework import exceptions
+from rest_framework.renderers import BrowsableAPIRenderer, JSONRenderer
 from rest_framework.response import Response
 
 from chatbe.core.errors import ChatError, FieldError
@@ -136,9 +137,13 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
     if problem is None:
         return None
     response = Response(problem.body(), status=problem.status, headers=problem.headers())
-    renderer = getattr(context.get("request"), "accepted_renderer", None)
-    if renderer is None or renderer.media_type == "application/json":
-        response.content_type = CONTENT_TYPE
+    request = context.get("request")
+    if isinstance(getattr(request, "accepted_renderer", None), BrowsableAPIRenderer):
+        # A browser is shown the page of the path that it asked for, with the problem in it.
+        return response
+    if request is not None:
+        request.accepted_renderer, request.accepted_media_type = JSONRenderer(), JSONRenderer.media_type
+    response.content_type = CONTENT_TYPE
     return response
 
 

@@ -209,6 +209,7 @@ REST_FRAMEWORK = {
         "rest_framework.renderers.JSONRenderer",
         "rest_framework.renderers.BrowsableAPIRenderer",
     ],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "chatbe.api.Negotiation",
     "DEFAULT_SCHEMA_CLASS": "chatbe.schema.ProblemSchema",
     "EXCEPTION_HANDLER": "chatbe.problems.exception_handler",
     "URL_FORMAT_OVERRIDE": None,

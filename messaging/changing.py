@@ -84,10 +84,12 @@ class Held:
         )
 
     def say(self, actor: User, body: str) -> None:
-        """Add a system message about the change that `actor` has just made; its `client_id` is derived from it."""
+        """Add a system message about the change that `actor` has just made.
+
+        Its `client_id` is random: one that could be foreseen could be taken before, by any message of the actor's.
+        """
         self.row.last_seq += 1
         self.row.active_at = self.now
-        client_id = uuid.uuid5(self.row.pk, str(self.row.head_rev))
         self._messages.append(
             Message(
                 id=ids.uuid7(),
@@ -95,7 +97,7 @@ class Held:
                 seq=self.row.last_seq,
                 rev=self.take_rev(),
                 sender=actor,
-                client_id=client_id,
+                client_id=uuid.uuid4(),
                 kind=Message.Kind.SYSTEM,
                 body=body,
                 created_at=self.now,

@@ -47,7 +47,7 @@ def group_create(
 ) -> Conversation:
     """A group with its first members. Raises `NotFound`, `Blocked`, `Invalid` (too many), and then makes nothing."""
     members = _people(name for name in usernames if name.lower() != owner.username)
-    _limit(1 + len(members))
+    _limit(1 + len(members), field="members")
     if owner.suspended(now=clock.now()):
         raise Suspended
     with transaction.atomic():
@@ -82,17 +82,17 @@ def group_create(
 def _people(usernames: Iterable[str]) -> list[User]:
     """The users of these names, each once. Raises `NotFound`."""
     names = list(dict.fromkeys(name.lower() for name in usernames))
-    found = {user.username: user for user in User.objects.filter(username__in=names, is_active=True)}
+    found = {user.username: user for user in accounts.users_by_username(usernames=names)}
     for name in names:
         if name not in found:
             raise NotFound(f"There is no user of the name {name}.")
     return [found[name] for name in names]
 
 
-def _limit(count: int) -> None:
+def _limit(count: int, *, field: str) -> None:
     most = settings.CHATBE_GROUP_MEMBERS
     if count > most:
-        raise Invalid(errors=(FieldError("members", "too_many", f"A group has at most {most} members."),))
+        raise Invalid(errors=(FieldError(field, "too_many", f"A group has at most {most} members."),))
 
 
 def _lock(users: Sequence[User]) -> None:
@@ -218,7 +218,7 @@ def members_add(*, actor: User, conversation: UUID, usernames: Iterable[str]) ->
             if not added:
                 return []
             _refuse_blocked(actor, added)
-            _limit(held.row.member_count + len(added))
+            _limit(held.row.member_count + len(added), field="usernames")
             _join(held, added, known)
             held.say(actor, f"{actor.username} added {_names(added)}")
             _memberships_changed(held.row.pk, [user.pk for user in added])

@@ -131,7 +131,7 @@ class MessagingPart:
                 if frame.attachments:
                     await self.node.call(services.attachments_claim, item=item, attachments=frame.attachments)
             except ChatError as error:
-                socket.refuse_with(frame.ref, error)
+                await self._refuse_or_repeat(socket, frame, error)
                 socket.end_command()
             except Exception:
                 logger.exception("target cannot be found", extra={"connection": socket.connection})
@@ -141,6 +141,23 @@ class MessagingPart:
                 self._submit(socket, frame, item, route)
             waiting.popleft()
         socket.resolving = None
+
+    async def _refuse_or_repeat(self, socket: SocketConsumer, frame: frames.Send, error: ChatError) -> None:
+        """Answer a send that found no way to the writer, which would have known a repeat."""
+        repeat = None
+        if not isinstance(error, Unavailable):
+            try:
+                repeat = await self.node.call(
+                    services.repeat_of, sender=socket.identity.user_id, client_id=frame.client_id
+                )
+            except Unavailable as away:
+                error = away
+        if repeat is None:
+            socket.refuse_with(frame.ref, error)
+        elif repeat.code == "repeat":
+            socket.answer(_repeated(frame.ref, str(frame.client_id), repeat))
+        else:
+            socket.refuse_with(frame.ref, services.REFUSALS[repeat.code]())
 
     async def _route(self, socket: SocketConsumer, frame: frames.Send) -> Route:
         key = _target(socket, frame)
@@ -203,12 +220,7 @@ class MessagingPart:
             self.node.publish(*services.message_change(route, message, origin=socket.connection), ack)
             self._typing_ends((item.conversation, socket.user_key))
         elif verdict.code == "repeat":
-            socket.answer(
-                frames.Ack(
-                    ref, verdict.conversation, verdict.seq, verdict.rev, verdict.id, item.client_id,
-                    verdict.created_at, duplicate=True,
-                )
-            )  # fmt: skip
+            socket.answer(_repeated(ref, item.client_id, verdict))
         else:
             socket.refuse_with(ref, services.REFUSALS[verdict.code]())
         socket.end_command()
@@ -351,23 +363,32 @@ class MessagingPart:
     # --- typing ------------------------------------------------------------------------------------
 
     def on_typing(self, socket: SocketConsumer, frame: frames.Typing) -> None:
-        """Tell the others; repeated signs only keep it alive, and a message of the typist's ends it."""
+        """Tell the others; repeated signs only keep it alive, and a message of the typist's ends it.
+
+        Of several devices the last one that stops ends it.
+        """
         key = (str(frame.conversation), socket.user_key)
         typist = self._typing.get(key)
         if typist is None:
             if not frame.on:
                 return
-            typist = self._typing[key] = _Typist(socket)
-        typist.rest()
-        typist.socket, typist.ref, typist.types = socket, frame.ref, frame.on
+            typist = self._typing[key] = _Typist()
         if frame.on:
+            typist.rest()
+            typist.devices.add(socket)
+            typist.socket, typist.ref, typist.types = socket, frame.ref, True
             typist.timer = self.node.loop.call_later(TYPING_SECONDS, self._typing_ends, key)
-        self._see_to_typing(key, typist)
+            self._see_to_typing(key, typist)
+        else:
+            typist.devices.discard(socket)
+            if not typist.devices:
+                self._typing_ends(key)
 
     def _typing_ends(self, key: MarkKey) -> None:
         typist = self._typing.get(key)
         if typist is not None:
             typist.rest()
+            typist.devices.clear()
             typist.types = False
             self._see_to_typing(key, typist)
 
@@ -377,16 +398,21 @@ class MessagingPart:
             self.node.spawn(self._tell_typing(key, typist))
 
     async def _tell_typing(self, key: MarkKey, typist: _Typist) -> None:
-        """Tell the others what holds by now, one after another, so that no earlier sign overtakes a later one."""
+        """Tell the others what holds by now, one after another, so that no earlier sign overtakes a later one.
+
+        The end is told to whom the beginning was told, whatever has become of the typist since.
+        """
         try:
-            while typist.types != typist.told:
+            while typist.types != typist.told and typist.socket is not None:
                 identity = typist.socket.identity
-                users, group = await self.node.call(
-                    stream.typing_audience, user=identity.user_id, conversation=UUID(key[0])
-                )
-                if typist.types == typist.told:
-                    # It has ended before anybody was told.
-                    break
+                if typist.types:
+                    typist.audience = await self.node.call(
+                        stream.typing_audience, user=identity.user_id, conversation=UUID(key[0])
+                    )
+                    if not typist.types:
+                        # It has ended before anybody was told.
+                        break
+                users, group = typist.audience
                 typist.told = typist.types
                 event = frames.TypingEvent(key[0], identity.username, typist.told)
                 if group:
@@ -395,8 +421,10 @@ class MessagingPart:
                     fanout.to_users(users, event, in_stream=True)
         except ChatError as error:
             typist.rest()
+            typist.devices.clear()
             typist.types = typist.told = False
-            typist.socket.refuse_with(typist.ref, error)
+            if typist.socket is not None:
+                typist.socket.refuse_with(typist.ref, error)
         finally:
             typist.telling = False
             if not typist.types:
@@ -412,14 +440,26 @@ class MessagingPart:
         self.node.spawn(sync.start(socket, frame))
 
 
+def _repeated(ref: str | None, client_id: str, verdict: Verdict) -> frames.Ack:
+    """The ack of what was stored before."""
+    return frames.Ack(
+        ref, verdict.conversation, verdict.seq, verdict.rev, verdict.id, client_id, verdict.created_at,
+        duplicate=True,
+    )  # fmt: skip
+
+
 class _Typist:
     """Someone who types in a conversation: what holds, and what the others have been told."""
 
-    __slots__ = ("ref", "socket", "telling", "timer", "told", "types")
+    __slots__ = ("audience", "devices", "ref", "socket", "telling", "timer", "told", "types")
 
-    def __init__(self, socket: SocketConsumer) -> None:
-        self.socket = socket
+    def __init__(self) -> None:
+        self.devices: set[SocketConsumer] = set()
+        """Those on which something is being typed."""
+        self.socket: SocketConsumer | None = None
+        """The last of them, which is answered when it may not."""
         self.ref: str | None = None
+        self.audience: tuple[list[UUID], bool] = ([], False)
         self.types = self.told = self.telling = False
         self.timer: asyncio.TimerHandle | None = None
 

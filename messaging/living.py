@@ -15,7 +15,7 @@ import emoji as emoji_library
 from django.conf import settings
 
 from accounts.models import Block
-from chatbe.core.errors import Blocked, Conflict, Expired, Forbidden, Invalid, NotFound
+from chatbe.core.errors import Blocked, Conflict, Expired, FieldError, Forbidden, Invalid, NotFound
 from chatbe.wire import frames
 from messaging import changing, mentions, selectors, services
 from messaging.changing import Held
@@ -54,6 +54,9 @@ def message_edit(*, user: UUID, conversation: UUID, seq: int, body: str) -> Outc
             raise Expired("The time in which this message could be edited has passed.")
         if message.body == body:
             return _unchanged(held, message)
+        if not (body or message.attachments):
+            detail = "A message has a text, or attachments."
+            raise Invalid(detail, errors=(FieldError("body", "blank", detail),))
         MessageVersion.objects.create(message=message, body=message.body or "", replaced_at=held.now)
         message.body = body
         message.edited_at = held.now
@@ -88,10 +91,14 @@ def message_react(*, user: UUID, conversation: UUID, seq: int, emoji: str, on: b
     """Put on, or take off, one's reaction."""
     kind = emoji_normalize(emoji)
     if kind is None:
-        raise Invalid("A reaction is one emoji.")
+        detail = "A reaction is one emoji."
+        raise Invalid(detail, errors=(FieldError("emoji", "invalid", detail),))
     with changing.hold(conversation) as held:
         _, message = _message(held, user, seq)
         if message.deleted_at is not None:
+            if not on:
+                # Its reactions have gone with it.
+                return _unchanged(held, message)
             raise Conflict("This message was deleted.")
         mine = Reaction.objects.filter(message=message, emoji=kind, user=user)
         if mine.exists() == on:

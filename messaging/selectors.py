@@ -158,6 +158,14 @@ def message_object(*, message: UUID) -> frames.MessageObject:
     return messages_from_rows(rows)[0]
 
 
+def message_sent(*, user: User, message: UUID) -> frames.MessageObject:
+    """One message of the user's own, as it is now; without what others made of it where it is out of their sight."""
+    row = Message.objects.filter(pk=message).values_list(*MESSAGE_FIELDS).get()
+    conversation, seq = row[1], row[2]
+    seen = Membership.objects.filter(conversation=conversation, user=user, active=True, joined_seq__lt=seq)
+    return messages_from_rows([row])[0] if seen.exists() else message_from_row(row)
+
+
 def messages_by_id(ids: Sequence[UUID]) -> dict[UUID, frames.MessageObject]:
     """The objects of the messages that exist. At most two queries; says nothing about who may see them."""
     if not ids:

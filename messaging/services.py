@@ -23,6 +23,8 @@ from chatbe.core import clock
 from chatbe.core.errors import (
     Blocked,
     ChatError,
+    Conflict,
+    FieldError,
     Forbidden,
     Invalid,
     NotAContact,
@@ -34,7 +36,7 @@ from chatbe.hub import fanout
 from chatbe.hub import node as nodes
 from chatbe.wire import codec, frames
 from messaging import mentions, selectors, writer
-from messaging.models import Conversation, Membership, pair_key
+from messaging.models import Conversation, Membership, Message, pair_key
 from messaging.writer import Item, Verdict
 from messaging.writer.orm import OrmBackend
 from messaging.writer.postgres import DirectBackend
@@ -87,7 +89,7 @@ class Mark:
 
 
 REFUSALS: dict[str, type[ChatError]] = {
-    error.code: error for error in (NotFound, Suspended, Blocked, NotAContact, Forbidden, Invalid)
+    error.code: error for error in (NotFound, Suspended, Blocked, NotAContact, Forbidden, Invalid, Conflict)
 }
 
 
@@ -130,11 +132,7 @@ def conversation_direct(*, user: User, username: str) -> tuple[Conversation, boo
 
     In a short transaction of its own; empty, it is in nobody's list. Raises `NotFound`, `Invalid`.
     """
-    peer = User.objects.filter(username=username.lower(), is_active=True).first()
-    if peer is None:
-        raise NotFound("There is no user of this name.")
-    if peer.pk == user.pk:
-        raise Invalid("A direct conversation has two people.")
+    peer = _peer(user, username)
     pair = pair_key(user.pk, peer.pk)
     found = Conversation.objects.filter(pair=pair).first()
     if found is not None:
@@ -151,6 +149,15 @@ def conversation_direct(*, user: User, username: str) -> tuple[Conversation, boo
     return made, True
 
 
+def _peer(user: User, username: str) -> User:
+    """Another person. Suspended, they can be written to; erased, not. Raises `NotFound`, `Invalid`."""
+    peer = accounts.user_by_username(username=username)
+    if peer.pk == user.pk:
+        detail = "A direct conversation has two people."
+        raise Invalid(detail, errors=(FieldError("username", "self", detail),))
+    return peer
+
+
 def conversation_direct_lock(one: UUID, other: UUID) -> None:
     """Hold the direct conversation of two users until the transaction ends: no message of theirs commits meanwhile."""
     Conversation.objects.select_for_update(no_key=True).filter(pair=pair_key(one, other)).first()
@@ -159,11 +166,7 @@ def conversation_direct_lock(one: UUID, other: UUID) -> None:
 def route_to_user(*, user: User | UUID, username: str) -> Route:
     """The route to a person, made if need be. Raises what would refuse a first message, and then makes nothing."""
     sender = user if isinstance(user, User) else User.objects.get(pk=user)
-    peer = User.objects.filter(username=username.lower(), is_active=True).first()
-    if peer is None:
-        raise NotFound("There is no user of this name.")
-    if peer.pk == sender.pk:
-        raise Invalid("A direct conversation has two people.")
+    peer = _peer(sender, username)
     if not Conversation.objects.filter(pair=pair_key(sender.pk, peer.pk)).exists():
         _judge_first_message(sender, peer)
     conversation, _ = conversation_direct(user=sender, username=peer.username)
@@ -260,6 +263,35 @@ def message_send(
     To a `conversation` or, directly, to a `username`. Raises the `ChatError` that refuses it;
     after `Unavailable` the commit may be unknown.
     """
+    client_id = client_id or uuid4()
+    try:
+        verdict = _send(
+            sender, conversation=conversation, username=username, client_id=client_id, body=body,
+            reply_to=reply_to, attachments=attachments,
+        )  # fmt: skip
+    except (Forbidden, NotFound, Invalid, Conflict):
+        # What was stored once is acknowledged for ever, whoever may be written to by now.
+        repeat = repeat_of(sender=sender.pk, client_id=client_id)
+        if repeat is None:
+            raise
+        verdict = repeat
+    if verdict.code in REFUSALS:
+        raise REFUSALS[verdict.code]
+    if verdict.code == "repeat":
+        return Sent(selectors.message_sent(user=sender, message=UUID(verdict.id)), duplicate=True)
+    return Sent(selectors.message_object(message=UUID(verdict.id)), duplicate=False)
+
+
+def _send(
+    sender: User,
+    *,
+    conversation: UUID | None,
+    username: str | None,
+    client_id: UUID,
+    body: str,
+    reply_to: int | None,
+    attachments: Sequence[UUID],
+) -> Verdict:
     if username is not None:
         route = route_to_user(user=sender, username=username)
     elif conversation is not None:
@@ -267,16 +299,32 @@ def message_send(
     else:
         raise Invalid("Say where the message goes.")
     item = new_item(
-        route=route, sender=str(sender.pk), client_id=str(client_id or uuid4()), body=body, reply_to=reply_to
+        route=route, sender=str(sender.pk), client_id=str(client_id), body=body, reply_to=reply_to
     )
     if attachments:
         attachments_claim(item=item, attachments=attachments)
     verdict = _store(item, route, sender.username)
     if attachments:
         attachments_settle(item=item, verdict=verdict)
-    if verdict.code in REFUSALS:
-        raise REFUSALS[verdict.code]
-    return Sent(selectors.message_object(message=UUID(verdict.id)), verdict.code == "repeat")
+    return verdict
+
+
+def repeat_of(*, sender: UUID, client_id: UUID) -> Verdict | None:
+    """The verdict on a second send of what was stored before, or None: for a send that is refused before the writer,
+    which judges in the same way, has seen it."""
+    found = (
+        Message.objects.filter(sender=sender, client_id=client_id)
+        .values_list("kind", "seq", "rev", "id", "conversation_id", "created_at", "mentions")
+        .first()
+    )
+    if found is None:
+        return None
+    kind, seq, rev, key, conversation, created_at, mentioned = found
+    if kind == Message.Kind.SYSTEM:
+        return Verdict("conflict")
+    return Verdict(
+        "repeat", seq, rev, str(key), str(conversation), clock.timestamp(created_at), mentioned or ""
+    )
 
 
 def _store(item: Item, route: Route, username: str) -> Verdict:

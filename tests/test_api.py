@@ -116,6 +116,20 @@ def test_methods_and_media_types(client: Client) -> None:
         assert (response.status_code, response.json()["code"]) == (406, "not_acceptable")
         assert response["Content-Type"] == "application/problem+json"
     assert client.options("/v1/auth/login").status_code == 200
+    problem = login(client, b"{}", headers={"accept": "application/problem+json"})
+    assert (problem.status_code, problem["Content-Type"]) == (400, "application/problem+json")
+    assert client.get("/healthz", headers={"accept": "application/problem+json"}).status_code == 200
+    schema = client.post("/v1/schema", headers={"accept": "application/vnd.oai.openapi"})
+    assert (schema.status_code, schema["Content-Type"]) == (405, "application/problem+json")
+    assert schema.json()["code"] == "method_not_allowed"
+
+
+def test_half_a_surrogate_pair_is_named(client: Client) -> None:
+    response = login(client, b'{"username":"\\ud83d"}')
+    assert (response.status_code, response.json()["errors"][0]["detail"]) == (
+        400,
+        "Half of a surrogate pair.",
+    )
 
 
 @pytest.mark.django_db

@@ -7,12 +7,12 @@ from typing import Any
 from rest_framework import serializers
 
 from accounts.models import Session, User
-from chatbe.api import LineField, UsernameField
+from chatbe.api import AddressField, LineField, TextField, UsernameField, YesNoField
 
 
-def _password(**kwargs: Any) -> serializers.CharField:
+def _password(**kwargs: Any) -> TextField:
     """Any text is a password, blanks at its ends included; bounded, since hashing it costs."""
-    return serializers.CharField(
+    return TextField(
         min_length=1,
         max_length=256,
         trim_whitespace=False,
@@ -118,7 +118,7 @@ class RegisterSerializer(serializers.Serializer[Any]):
     """A new account."""
 
     username = UsernameField()
-    email = serializers.EmailField(max_length=254)
+    email = AddressField()
     password = _password()
     display_name = LineField(max_length=64, required=False, allow_blank=True, default="")
 
@@ -126,8 +126,8 @@ class RegisterSerializer(serializers.Serializer[Any]):
 class LoginSerializer(serializers.Serializer[Any]):
     """`username` or `email`, and the password."""
 
-    username = serializers.CharField(max_length=254, required=False)
-    email = serializers.CharField(max_length=254, required=False)
+    username = TextField(max_length=254, required=False)
+    email = TextField(max_length=254, required=False)
     password = _password()
     device = LineField(
         max_length=100, required=False, allow_blank=True, default="", help_text="A name for this device."
@@ -143,7 +143,7 @@ class LoginSerializer(serializers.Serializer[Any]):
 class RefreshSerializer(serializers.Serializer[Any]):
     """The refresh token, which this uses up."""
 
-    refresh_token = serializers.CharField(max_length=2048)
+    refresh_token = TextField(max_length=2048)
 
 
 class PasswordSerializer(serializers.Serializer[Any]):
@@ -157,8 +157,8 @@ class ProfileSerializer(serializers.Serializer[Any]):
     """What I may change about myself; what is left out stays."""
 
     display_name = LineField(max_length=64, required=False, allow_blank=True)
-    email = serializers.EmailField(max_length=254, required=False)
-    read_receipts = serializers.BooleanField(
+    email = AddressField(required=False)
+    read_receipts = YesNoField(
         required=False, help_text="Whether others see what I have read; if not, I see nobody's either."
     )
 
@@ -178,4 +178,4 @@ class ContactAddSerializer(serializers.Serializer[Any]):
 class SearchSerializer(serializers.Serializer[Any]):
     """The beginning of a username."""
 
-    search = serializers.CharField(min_length=1, max_length=64, help_text="The beginning of a username.")
+    search = TextField(min_length=1, max_length=64, help_text="The beginning of a username.")

@@ -55,6 +55,7 @@ from twisted.logger import (
     globalLogBeginner,
 )
 from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
 
 from chatbe.hub.transport import EXTENSION
 from chatbe.wire.codes import CloseCode, ErrorCode
@@ -710,15 +711,9 @@ class Request(WebRequest):
         """Answer now, and let the client read the answer although it goes on sending."""
         self._refused = True
         self.requestHeaders.removeHeader(b"expect")
-        body = _problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"At most {self._max_body} bytes.")
-        transport = self.channel.transport
-        # Straight to the socket: the client may have ended its side already, which drops what is buffered.
-        transport.write_now(
-            b"HTTP/1.1 413 Content Too Large\r\nContent-Type: application/problem+json\r\n"
-            b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(body), body)
+        _refuse(
+            self.channel.transport, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"At most {self._max_body} bytes."
         )
-        transport.loseWriteConnection()
-        _reactor.loop.call_later(LINGER, transport.abortConnection)
         self.content = BytesIO()
 
     def process(self) -> Any:
@@ -779,9 +774,53 @@ class Request(WebRequest):
             self.basic_error(500, b"Internal Server Error", "The server failed." if error else "No answer.")
 
 
+class Channel(HTTPChannel):
+    """The HTTP of one connection; a head that cannot be taken is answered before the connection ends."""
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """A line over Twisted's limit: the first one is the request's, with its address."""
+        if self.requests:
+            self._end(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"At most {self.MAX_LENGTH} bytes a line.")
+        else:
+            self._end(HTTPStatus.REQUEST_URI_TOO_LONG, f"At most {self.MAX_LENGTH} bytes a line.")
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """Whatever else Twisted refuses of a head."""
+        if self._receivedHeaderSize > self.totalHeadersSize or self._receivedHeaderCount > self.maxHeaders:
+            detail = f"At most {self.totalHeadersSize} bytes, and {self.maxHeaders} headers."
+            self._end(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
+        else:
+            self._end(HTTPStatus.BAD_REQUEST, "The request is malformed.")
+
+    def _end(self, status: HTTPStatus, detail: str) -> None:
+        self.clearLineBuffer()
+        self.dataReceived = _ignore  # type: ignore[method-assign]  # what the client goes on to send
+        _refuse(self.transport, status, detail)
+
+
+def _ignore(_data: bytes) -> None:
+    """Take bytes that nobody wants."""
+
+
+def _refuse(transport: Any, status: HTTPStatus, detail: str) -> None:
+    """Answer at once with a problem, then end the connection: let the client read the answer although it goes on
+    sending."""
+    body = _problem(status, detail)
+    # Straight to the socket: the client may have ended its side already, which drops what is buffered.
+    transport.write_now(
+        b"HTTP/1.1 %d %b\r\nContent-Type: application/problem+json\r\n"
+        b"Content-Length: %d\r\nConnection: close\r\n\r\n%b"
+        % (status, status.phrase.encode(), len(body), body)
+    )
+    transport.loseWriteConnection()
+    _reactor.loop.call_later(LINGER, transport.abortConnection)
+
+
 def _problem(status: HTTPStatus, detail: str) -> bytes:
     codes = {
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ErrorCode.TOO_LARGE,
+        HTTPStatus.REQUEST_URI_TOO_LONG: ErrorCode.TOO_LARGE,
+        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: ErrorCode.TOO_LARGE,
         HTTPStatus.SERVICE_UNAVAILABLE: ErrorCode.UNAVAILABLE,
         HTTPStatus.INTERNAL_SERVER_ERROR: "internal",
     }
@@ -800,6 +839,10 @@ class RequestFactory(HTTPFactory):
     def buildProtocol(self, addr: Any) -> Any:
         """A channel whose requests are `Request`s."""
         protocol = super().buildProtocol(addr)
+        # Twisted's wrapper, which waits for what HTTP version is agreed on, has a channel of its own making.
+        outer, channel = protocol._channel, Channel()  # noqa: SLF001 - no other way in
+        channel.factory, channel.timeOut, channel.callLater = outer.factory, outer.timeOut, outer.callLater
+        protocol._channel = channel  # noqa: SLF001 - no other way in
         protocol.requestFactory = Request
         return protocol
 

@@ -24,8 +24,7 @@ MAX_ATTACHMENTS = 10
 Ref = Annotated[str, Meta(max_length=64, description="Chosen by the client, repeated in the answer.")]
 Seq = Annotated[int, Meta(ge=1, le=2**53 - 1, description="A message's place in its conversation.")]
 Rev = Annotated[int, Meta(ge=0, le=2**53 - 1, description="The count of a conversation's changes.")]
-Body = Annotated[str, Meta(min_length=1, max_length=MAX_BODY_CHARACTERS, description="Text without U+0000.")]
-BodyOrNone = Annotated[
+Body = Annotated[
     str, Meta(max_length=MAX_BODY_CHARACTERS, description="Text without U+0000; empty only with attachments.")
 ]
 Emoji = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -149,7 +148,7 @@ class Send(Command, tag="send"):
 
     to: Target
     client_id: UUID
-    body: BodyOrNone
+    body: Body
     ref: Ref | None = None
     reply_to: Seq | None = None
     attachments: Annotated[list[UUID], Meta(max_length=MAX_ATTACHMENTS)] = field(default_factory=list)

@@ -103,10 +103,10 @@ class ReactionView(APIView):
         tags=["messages"],
         operation_id="reactions_remove",
         parameters=[ID, _SEQ, _EMOJI],
-        responses={204: _DONE, **problem_responses(s409=_CONFLICT)},
+        responses={204: _DONE},
     )
     def delete(self, request: Request, conversation: UUID, seq: int, emoji: str) -> Response:
-        """All members are told. Repeatable."""
+        """All members are told. Repeatable, also when the message was deleted meanwhile."""
         return self._react(request, conversation, seq, emoji, on=False)
 
     @staticmethod

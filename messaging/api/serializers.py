@@ -12,7 +12,7 @@ from typing import Any, Final
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from chatbe.api import LineField, UsernameField
+from chatbe.api import LineField, TextField, UsernameField
 from chatbe.core import clock
 from chatbe.wire import frames
 from messaging.api.paging import GREATEST
@@ -22,22 +22,17 @@ TITLE_MAX: Final = 100
 DESCRIPTION_MAX: Final = 500
 MEMBERS_AT_ONCE: Final = 5000
 """So many people one request may name."""
+_ZONE: Final = re.compile(r"(?:Z|[+-][0-9]{2}:[0-9]{2})\Z", re.IGNORECASE | re.ASCII)
 _END_OF_TIME: Final = datetime(9000, 1, 1, tzinfo=UTC)
 
-_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}", re.IGNORECASE | re.ASCII)
 
 
-class BodyField(serializers.CharField):
+class BodyField(TextField):
     """A message's text, as it is: nothing is trimmed."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(trim_whitespace=False, max_length=frames.MAX_BODY_CHARACTERS, **kwargs)
-
-    def to_internal_value(self, data: Any) -> str:
-        """The text; the base class would also take numbers."""
-        if not isinstance(data, str):
-            self.fail("invalid")
-        return super().to_internal_value(data)
 
 
 @extend_schema_field({"type": "integer", "minimum": 1, "maximum": GREATEST})
@@ -48,22 +43,30 @@ class SeqField(serializers.IntegerField):
         super().__init__(min_value=1, max_value=GREATEST, **kwargs)
 
     def to_internal_value(self, data: Any) -> int:
-        """The number, 7.0 included; the base class would also take text and booleans."""
-        if isinstance(data, float) and data.is_integer():
-            return int(data)
+        """The number; the base class would also take text, booleans and 7.0."""
         if type(data) is not int:
             self.fail("invalid")
         return super().to_internal_value(data)
 
 
 class ClientIdField(serializers.UUIDField):
-    """A UUID in its canonical form, in either case."""
+    """A UUID, its digits in either case, with its hyphens or without, as in the socket's frames."""
 
     def to_internal_value(self, data: Any) -> Any:
         """The UUID; the base class would also take numbers, braces and URNs."""
         if not isinstance(data, str) or not _UUID.fullmatch(data):
             self.fail("invalid", value=data)
         return super().to_internal_value(data)
+
+
+class TimeField(serializers.DateTimeField):
+    """A moment (RFC 3339): a date and a time of day with their zone."""
+
+    def to_internal_value(self, value: Any) -> datetime:
+        """The moment; the base class would also take it without a zone."""
+        if not isinstance(value, str) or not _ZONE.search(value):
+            self.fail("invalid", format="RFC 3339, with its zone")
+        return super().to_internal_value(value)
 
 
 class ConversationSerializer(serializers.Serializer[Any]):
@@ -130,7 +133,7 @@ class ReaderSerializer(serializers.Serializer[Any]):
 class MuteSerializer(serializers.Serializer[Any]):
     """Until when a conversation is muted."""
 
-    until = serializers.DateTimeField(allow_null=True, help_text="A time to come; null: no longer muted.")
+    until = TimeField(allow_null=True, help_text="A time to come; null: no longer muted.")
 
     def validate_until(self, value: datetime | None) -> datetime | None:
         """A time that has passed mutes nothing; one that no database can hold is none."""
@@ -142,7 +145,7 @@ class MuteSerializer(serializers.Serializer[Any]):
 class EditSerializer(serializers.Serializer[Any]):
     """A new body."""
 
-    body = BodyField()
+    body = BodyField(allow_blank=True, help_text="Empty only with attachments.")
 
 
 class SendSerializer(serializers.Serializer[Any]):

@@ -330,7 +330,7 @@ class MessagesView(generics.GenericAPIView[Any]):
             **problem_responses(
                 s403="`blocked`, `not_contact` or `suspended`.",
                 s404="There is no such conversation, no message to reply to, or no such attachment.",
-                s409="An attachment is another message's already.",
+                s409="An attachment is another message's already, or the `client_id` is of a message by the server.",
                 s503="Perhaps stored, perhaps not: send again with the same `client_id`.",
             ),
         },

@@ -31,6 +31,7 @@ def remove(apps: Any, schema_editor: Any) -> None:
         schema_editor.execute("DROP FUNCTION messaging_index_next(uuid, boolean, bigint)")
         schema_editor.execute("DROP FUNCTION messaging_index(uuid, bigint, bigint)")
         schema_editor.execute("DROP FUNCTION messaging_words(text)")
+        schema_editor.execute("DROP FUNCTION messaging_text(text)")
         schema_editor.execute("DROP FUNCTION messaging_index_lock(uuid)")
         schema_editor.execute("DROP TABLE messaging_segment")
     else:

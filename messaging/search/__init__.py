@@ -20,7 +20,7 @@ import msgspec
 from django.db import connection
 
 from accounts.models import User
-from chatbe.core.errors import FieldError, Invalid, NotFound
+from chatbe.core.errors import NotFound
 from chatbe.wire import frames
 from messaging import selectors
 from messaging.models import Membership
@@ -91,22 +91,18 @@ def search(
 ) -> Page:
     """Search what `user` may read: in conversations that they are in, from their joining on, nothing deleted.
 
-    `after` ≤ sent < `before`. Raises `Invalid` for a query that looks for nothing, `NotFound` for a
-    conversation that the user is not in. A bounded number of queries.
+    `after` ≤ sent < `before`. A query without a word (blanks, emoji) finds nothing. Raises `Invalid` for one
+    that says only what is not wanted, `NotFound` for a conversation that the user is not in. A bounded
+    number of queries.
     """
-    question = Question(parse(query), query)
-    if not question.alternatives:
-        raise Invalid(
-            "There is nothing to search for.",
-            errors=(FieldError("q", "invalid", "Each alternative needs a word to look for."),),
-        )
+    question = Question(parse(query))
     scopes = _scopes(user, conversation)
     sender_id = None
     if sender is not None:
         sender_id = User.objects.filter(username=sender.lower()).values_list("pk", flat=True).first()
         if sender_id is None:
             return Page([], None)
-    if not scopes:
+    if not (scopes and question.alternatives):
         return Page([], None)
     asked = Asked(
         question, user.pk, conversation, scopes, sender_id, after, before,

@@ -1,7 +1,7 @@
 """What is asked of the two databases and what they answer; the syntax of queries, once for both.
 
-The syntax is that of web search engines, as PostgreSQL's `websearch_to_tsquery` has it: words are
-all wanted, "quoted words" in that order, `or` between alternatives, a minus before what is not wanted.
+The syntax is that of web search engines: words are all wanted, "quoted words" in that order, `or` between
+alternatives, a minus before what is not wanted. What is written without blanks (`example.com/path`) is as if quoted.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 from uuid import UUID
+
+from chatbe.core.errors import FieldError, Invalid
 
 OPEN: Final = "\x02"
 CLOSE: Final = "\x03"
@@ -33,7 +35,6 @@ class Question:
     """A query; without alternatives it looks for nothing."""
 
     alternatives: Sequence[Alternative]
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ Pieces = list[tuple[str, bool]]
 
 
 def parse(text: str) -> list[Alternative]:
-    """The alternatives of a query; none when one of them would have only what is not wanted, or nothing."""
+    """The alternatives of a query; none when it has no word. Raises `Invalid` when one has only what is not wanted."""
     alternatives = [Alternative()]
     for match in _TERM.finditer(text):
         minus = match[1] or match[3]
@@ -122,7 +123,12 @@ def parse(text: str) -> list[Alternative]:
     if len(alternatives) > 1 and not (alternatives[-1].wanted or alternatives[-1].unwanted):
         # A word `or` at the end joins nothing.
         alternatives.pop()
-    return alternatives if all(alternative.wanted for alternative in alternatives) else []
+    if any(alternative.unwanted and not alternative.wanted for alternative in alternatives):
+        raise Invalid(
+            "There is nothing to search for.",
+            errors=(FieldError("q", "invalid", "Each alternative needs a word to look for."),),
+        )
+    return [alternative for alternative in alternatives if alternative.wanted]
 
 
 def pieces(marked: str) -> Pieces:

@@ -24,9 +24,6 @@ FIRST_RANGES: Final = 4
 RANGES: Final = 128
 """So many segments are taken at once: few at first, since a common word needs no more."""
 
-_LESS: Final = "\x01"
-"""Stands for `<` while a headline is made, which would leave out what looks like markup."""
-
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FAR: Final = datetime(9000, 1, 1, tzinfo=UTC)
 _LAST_ID: Final = UUID(int=2**128 - 1)
@@ -62,7 +59,7 @@ class Range:
 def find(asked: Asked) -> Answer:
     """The newest matches before the position, none before the floor."""
     with connection.cursor() as cursor:
-        terms = _terms(cursor, asked.question.text)
+        terms = _terms(cursor, asked.question)
         if terms is None:
             return Answer([], None)
         look = _Look(cursor, asked, terms)
@@ -74,20 +71,46 @@ def snippets(question: Question, ids: Sequence[UUID]) -> dict[UUID, Pieces]:
     if not ids:
         return {}
     with connection.cursor() as cursor:
+        query, values = _tsquery(question)
         cursor.execute(
-            "SELECT m.id, ts_headline('simple', translate(m.body, %s, %s), q, %s)"
-            " FROM messaging_message m CROSS JOIN websearch_to_tsquery('simple', %s) q"
+            "SELECT m.id, t.text, messaging_text(t.text), ts_headline('simple', messaging_text(t.text), q, %s)"  # noqa: S608 - constants of this module
+            f" FROM messaging_message m CROSS JOIN (SELECT {query} AS q OFFSET 0) x"
+            " CROSS JOIN LATERAL (SELECT translate(m.body, %s, '') AS text OFFSET 0) t"
             " WHERE m.id = ANY (%s) AND m.body IS NOT NULL",
-            [f"<{OPEN}{CLOSE}{_LESS}", _LESS, _HEADLINE, question.text, list(ids)],
+            [_HEADLINE, *values, f"{OPEN}{CLOSE}", list(ids)],
         )
-        return {key: pieces(headline.replace(_LESS, "<")) for key, headline in cursor.fetchall()}
+        return {
+            key: _as_written(text, apart, pieces(headline))
+            for key, text, apart, headline in cursor.fetchall()
+        }
 
 
-def _terms(cursor: CursorWrapper, text: str) -> Terms | None:
+def _as_written(text: str, apart: str, found: Pieces) -> Pieces:
+    """A headline of a text that was taken `apart`, with what is written there."""
+    at = apart.find("".join(piece for piece, _ in found))
+    written: Pieces = []
+    for piece, hit in found:
+        written.append((text[at : at + len(piece)], hit))
+        at += len(piece)
+    return written
+
+
+def _tsquery(question: Question) -> tuple[str, list[str]]:
+    """SQL for the query, and its parameters: terms of several words are phrases."""
+    term = "phraseto_tsquery('simple', messaging_text(%s))"
+    parts, values = [], []
+    for each in question.alternatives:
+        parts.append(" && ".join([*[term] * len(each.wanted), *[f"!! {term}"] * len(each.unwanted)]))
+        values += [*each.wanted, *each.unwanted]
+    return " || ".join(f"({part})" for part in parts), values
+
+
+def _terms(cursor: CursorWrapper, question: Question) -> Terms | None:
     """The query as PostgreSQL reads it; None when it finds no word in it to look for."""
+    query, values = _tsquery(question)
     cursor.execute(
-        "SELECT q::text, querytree(q) FROM (SELECT websearch_to_tsquery('simple', %s) AS q OFFSET 0) x",
-        [text],
+        f"SELECT q::text, querytree(q) FROM (SELECT {query} AS q OFFSET 0) x",  # noqa: S608 - constants of this module
+        values,
     )
     exact, tree = cursor.fetchone()
     # `querytree` leaves out what is not wanted; T stands for a query that could match anything.

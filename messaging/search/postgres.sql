@@ -21,9 +21,19 @@ CREATE OR REPLACE FUNCTION messaging_index_lock(p_conversation uuid) RETURNS voi
     SELECT pg_advisory_xact_lock(hashtextextended(p_conversation::text, 7261))
 $$;
 
--- A message's words. Its text is no markup: what follows a `<` is as good as what goes before.
+-- A text as it is taken apart, for messages and for queries: words and what is between them. PostgreSQL's
+-- parser knows addresses, numbers, compounds and markup, and has other words within them than beside them:
+-- what makes one of them is a blank here, and so is an emoji, which it takes for a letter. Each character stays
+-- at its place.
+CREATE OR REPLACE FUNCTION messaging_text(text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN octet_length($1) = length($1) THEN translate($1, '<-/:.@&_+~', '          ')
+                ELSE regexp_replace(translate($1, '<-/:.@&_+~', '          '),
+                                    '[\u200d\u20e3\u2190-\u2bff\ufe0f\U0001f000-\U0001faff]', ' ', 'g') END
+$$;
+
+-- A message's words.
 CREATE OR REPLACE FUNCTION messaging_words(text) RETURNS tsvector LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT to_tsvector('simple', translate($1, '<', ' '))
+    SELECT to_tsvector('simple', messaging_text($1))
 $$;
 
 -- Make segments of a range of seqs that has none. A segment's text is bounded, since a tsvector is, at 1 MiB.

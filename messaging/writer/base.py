@@ -34,7 +34,8 @@ class Verdict:
 
     `code`: `ok` (stored, `seq` and `rev` are its), `repeat` (the sender's `client_id` was stored
     before: everything here is of that message), `locked` (the conversation is in another
-    transaction's hands: try again), or an error code that says why it is refused.
+    transaction's hands: try again), or an error code that says why it is refused (`conflict`: the
+    `client_id` is that of what the server said about a change of the sender's).
     """
 
     code: str

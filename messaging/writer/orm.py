@@ -143,6 +143,8 @@ class _Batch:
     def judge(self, item: Item) -> Verdict:
         sender = UUID(item.sender)
         old = self.old.get((sender, UUID(item.client_id)))
+        if old is not None and old.kind == Message.Kind.SYSTEM:
+            return Verdict("conflict")
         if old is not None:
             return Verdict(
                 "repeat",

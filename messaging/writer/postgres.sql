@@ -41,7 +41,8 @@ BEGIN
           FROM (
             SELECT item.*, v.head_rev, v.last_seq, o.id AS o_id, o.conversation_id AS o_c, o.seq AS o_seq,
                    o.rev AS o_rev, o.created_at AS o_at,
-                   CASE WHEN o.id IS NOT NULL THEN 'repeat'
+                   CASE WHEN o.kind = 'system' THEN 'conflict'
+                        WHEN o.id IS NOT NULL THEN 'repeat'
                         WHEN v.id IS NULL THEN 'not_found'
                         WHEN NOT coalesce(item.c = ANY (locked), false) THEN 'locked'
                         WHEN m.id IS NULL OR NOT m.active THEN 'not_found'

@@ -45,7 +45,16 @@ def test_anothers_email_is_a_conflict_and_ones_own_is_not(
 
 @pytest.mark.parametrize(
     ("body", "field"),
-    [({"email": "x"}, "email"), ({"email": None}, "email"), ({"display_name": "\u0007"}, "display_name")],
+    [
+        ({"email": "x"}, "email"),
+        ({"email": None}, "email"),
+        ({"email": 5}, "email"),
+        ({"display_name": "\u0007"}, "display_name"),
+        ({"display_name": 5}, "display_name"),
+        ({"read_receipts": "yes"}, "read_receipts"),
+        ({"read_receipts": 1}, "read_receipts"),
+        ({"read_receipts": None}, "read_receipts"),
+    ],
 )
 def test_a_bad_value_is_named(sign_in: Callable[..., Device], body: dict[str, Any], field: str) -> None:
     response = sign_in("alice").patch("/v1/me", **body)

@@ -96,9 +96,29 @@ def test_a_foreign_conversation_is_not_found(alice: Person, bob: Person, servers
         assert send(socket, {"username": bob.username})["seq"] == 2
 
 
+def test_a_repeat_is_acknowledged_when_nobody_is_there_any_more(
+    alice: Person, bob: Person, servers: list[AppServer]
+) -> None:
+    alice.add(bob.username)
+    frame = {
+        "type": "send", "to": {"username": bob.username}, "client_id": str(uuid.uuid4()), "body": "hello",
+    }  # fmt: skip
+    # The other server has not found the way to bob before.
+    with alice.live(servers[0].url) as socket, alice.live(servers[1].url) as other:
+        socket.send(ref="first", **frame)
+        first = socket.answer("first")
+        assert bob.http.request("DELETE", "/v1/me", json={"password": PASSWORD}).status_code == 204
+        for each in (socket, other):
+            each.send(ref="again", **frame)
+            again = each.answer("again")
+            assert (again["type"], again["duplicate"], again["id"]) == ("ack", True, first["id"])
+        assert send(other, {"username": bob.username})["code"] == "not_found"
+
+
 def test_targets_that_are_none(alice: Person) -> None:
     with alice.live() as socket:
         assert send(socket, {"username": "nobody.at.all"})["code"] == "not_found"
+        assert send(socket, {"username": "\0"})["code"] == "not_found"
         assert send(socket, {"username": alice.username})["code"] == "invalid"
         assert send(socket, {})["code"] == "invalid"
         assert send(socket, {"username": "x", "conversation": str(uuid.uuid4())})["code"] == "invalid"

@@ -95,6 +95,10 @@ def test_a_direct_conversation_is_made_once_per_pair(world: World) -> None:
         ({"kind": "direct", "username": None}, "username"),
         ({"kind": "group", "members": ["bob"]}, "title"),
         ({"kind": "group", "title": " ", "members": ["bob"]}, "title"),
+        ({"kind": "group", "title": 5, "members": ["bob"]}, "title"),
+        ({"kind": "group", "title": "Us", "description": 5, "members": ["bob"]}, "description"),
+        ({"kind": "direct", "username": 12345}, "username"),
+        ({"kind": "direct", "username": "alice"}, "username"),
         ({"kind": "group", "title": "Us", "members": "bob"}, "members"),
         ({"kind": "group", "title": "Us", "members": [], "history": "none"}, "history"),
         ({"kind": "crowd", "title": "Us"}, "kind"),
@@ -345,6 +349,8 @@ def test_a_repeat_is_answered_with_the_first(world: World) -> None:
     second = alice.post(path(key, "/messages"), client_id=client_id.upper(), body="hello again")
     assert (first.status_code, second.status_code) == (201, 200)
     assert first.json() == second.json()
+    plain = alice.post(path(key, "/messages"), client_id=client_id.replace("-", ""), body="hello")
+    assert (plain.status_code, plain.json()) == (200, first.json())
     without = [alice.post(path(key, "/messages"), body="hello").status_code for _ in range(2)]
     assert without == [201, 201]
     assert Message.objects.count() == 3
@@ -368,6 +374,7 @@ def test_a_repeat_is_answered_with_the_first(world: World) -> None:
         ({"body": "x", "reply_to": 0}, "reply_to"),
         ({"body": "x", "reply_to": -1}, "reply_to"),
         ({"body": "x", "reply_to": "1"}, "reply_to"),
+        ({"body": "x", "reply_to": 1.0}, "reply_to"),
         ({"body": "x", "reply_to": 1.5}, "reply_to"),
         ({"body": "x", "reply_to": 1e300}, "reply_to"),
         ({"body": "x", "reply_to": True}, "reply_to"),
@@ -462,7 +469,8 @@ def test_a_read_mark_moves_forward_only_and_not_beyond_the_end(
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"seq": 0}, {"seq": -1}, {"seq": "1"}, {"seq": None}, {"seq": 2**53}, {"seq": 1.5}]
+    "body",
+    [{}, {"seq": 0}, {"seq": -1}, {"seq": "1"}, {"seq": None}, {"seq": 2**53}, {"seq": 1.5}, {"seq": 1.0}],
 )
 def test_a_malformed_mark_is_refused(world: World, body: dict[str, Any]) -> None:
     alice, _ = world.friends("alice", "bob")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import msgspec
 import pytest
@@ -310,3 +310,50 @@ def test_an_owner_who_is_erased_has_an_heir(
 def services_react(device: Device, key: UUID, seq: int) -> None:
     answer = device.http.put(f"/v1/conversations/{key}/messages/{seq}/reactions/👍")
     assert answer.status_code == 204
+
+
+def test_no_message_can_take_the_client_id_of_what_the_server_will_say(
+    world: World, fanned_out: list[fanout.Envelope]
+) -> None:
+    alice, *_ = world.friends("alice", "bob", "carol")
+    key = groups.group_create(owner=alice.user, title="One", usernames=["bob"]).pk
+
+    def guess() -> None:
+        head = Conversation.objects.get(pk=key).head_rev
+        answer = alice.post(
+            f"/v1/conversations/{key}/messages", body="x", client_id=str(uuid5(key, str(head + 2)))
+        )
+        assert answer.status_code == 201
+
+    guess()
+    assert alice.patch(f"/v1/conversations/{key}", title="Two").status_code == 200
+    guess()
+    assert alice.post(f"/v1/conversations/{key}/members", usernames=["carol"]).status_code == 201
+    guess()
+    assert alice.delete(f"/v1/conversations/{key}/members/carol").status_code == 204
+    said = Message.objects.filter(conversation=key, kind="system")
+    assert {message.client_id.version for message in said} == {4}
+    consistent(key)
+
+
+def test_what_the_server_said_is_nobodys_message(world: World, fanned_out: list[fanout.Envelope]) -> None:
+    alice, _ = world.friends("alice", "bob")
+    key = groups.group_create(owner=alice.user, title="One", usernames=["bob"]).pk
+    groups.group_update(actor=alice.user, conversation=key, title="Two")
+    said = Message.objects.get(conversation=key)
+    answer = alice.post(f"/v1/conversations/{key}/messages", body="mine", client_id=str(said.client_id))
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    with pytest.raises(Conflict):
+        services.message_send(sender=alice.user, username="bobby", client_id=said.client_id, body="mine")
+    assert Message.objects.count() == 1
+    consistent(key)
+
+
+def test_a_limit_names_the_field_that_broke_it(world: World, settings: Any) -> None:
+    settings.CHATBE_GROUP_MEMBERS = 2
+    alice, *_ = world.friends("alice", "bob", "carol")
+    made = alice.post("/v1/conversations", kind="group", title="One", members=["bob", "carol"])
+    assert [error["field"] for error in made.json()["errors"]] == ["members"]
+    key = alice.post("/v1/conversations", kind="group", title="One", members=["bob"]).json()["id"]
+    added = alice.post(f"/v1/conversations/{key}/members", usernames=["carol"])
+    assert [error["field"] for error in added.json()["errors"]] == ["usernames"]

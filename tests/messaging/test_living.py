@@ -131,6 +131,26 @@ def test_of_a_deleted_message_a_tombstone_stays(talk: Talk) -> None:
     consistent(talk.key)
 
 
+def test_taking_a_reaction_back_from_what_was_deleted_is_repeatable(talk: Talk) -> None:
+    talk.react(talk.alice, 1, "👍")
+    talk.delete(talk.bob, 1)
+    head = talk.head
+    path = f"/v1/conversations/{talk.key}/messages/1/reactions/👍"
+    assert talk.alice.delete(path).status_code == 204
+    assert talk.alice.put(path).status_code == 409
+    assert talk.head == head
+
+
+def test_only_a_message_with_attachments_is_edited_to_nothing(talk: Talk) -> None:
+    path = f"/v1/conversations/{talk.key}/messages/1"
+    answer = talk.bob.patch(path, body="")
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "body")
+    Message.objects.filter(conversation=talk.key).update(attachments="[]")
+    refused(lambda: talk.edit(talk.alice, 1, ""), "forbidden")
+    answer = talk.bob.patch(path, body="")
+    assert (answer.status_code, answer.json()["body"]) == (200, "")
+
+
 def test_what_the_server_said_stays(talk: Talk) -> None:
     groups.group_update(actor=talk.alice.user, conversation=talk.key, title="Another")
     refused(lambda: talk.edit(talk.alice, 2, "mine"), "forbidden")

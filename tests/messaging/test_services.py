@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import uuid
+from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.db import connection, transaction
 
+from accounts import selectors as people
 from accounts import services as accounts
 from accounts.models import User
-from chatbe.core.errors import Invalid, NotFound
+from chatbe.core import clock
+from chatbe.core.errors import Invalid, NotFound, Suspended
 from chatbe.wire import frames
-from messaging import services, stream
+from messaging import groups, living, services, stream
 from messaging.models import Conversation, Membership, Message
 
 pytestmark = pytest.mark.django_db
@@ -57,6 +61,60 @@ def test_a_message_is_sent_and_a_repeat_is_told(alice: User, bob: User) -> None:
     assert (sent.duplicate, again.duplicate) == (False, True)
     assert sent.message == again.message
     assert (sent.message.sender, sent.message.body, sent.message.seq) == (alice.username, "hello", 1)
+
+
+@pytest.mark.parametrize("name", ["\0", "a\0b", "\ud800", "nobody", "x" * 64])
+def test_a_name_that_nobody_can_have_is_not_found(alice: User, name: str) -> None:
+    with pytest.raises(NotFound):
+        services.message_send(sender=alice, username=name, body="x")
+    with pytest.raises(NotFound):
+        services.conversation_direct(user=alice, username=name)
+    with pytest.raises(NotFound):
+        groups.group_create(owner=alice, title="Group", usernames=[name])
+
+
+@pytest.mark.parametrize("until", [None, clock.now() + timedelta(days=1)])
+def test_who_is_suspended_can_be_named_and_written_to(alice: User, bob: User, until: datetime | None) -> None:
+    accounts.user_suspend(user_id=bob.pk, until=until)
+    sent = services.message_send(sender=alice, username=bob.username, body="read it when you are back")
+    assert services.conversation_direct(user=alice, username=bob.username)[1] is False
+    group = groups.group_create(owner=alice, title="Group", usernames=[bob.username])
+    assert group.member_count == 2
+    assert not accounts.contact_add(owner=alice, username=bob.username).created
+    assert list(people.users_search(viewer=alice, prefix=bob.username)) == [bob]
+    bob.refresh_from_db()
+    with pytest.raises(Suspended):
+        services.message_send(sender=bob, conversation=UUID(sent.message.conversation), body="x")
+    with pytest.raises(Suspended):
+        services.message_send(sender=bob, username=alice.username, body="x")
+    with pytest.raises(Suspended):
+        groups.group_create(owner=bob, title="Group")
+
+
+def test_a_repeat_is_known_whatever_would_refuse_the_first(alice: User, bob: User) -> None:
+    client_id = uuid.uuid4()
+    sent = services.message_send(sender=alice, username=bob.username, client_id=client_id, body="hello")
+    accounts.user_erase(user_id=bob.pk)
+    again = services.message_send(sender=alice, username=bob.username, client_id=client_id, body="hello")
+    assert again.duplicate
+    assert (again.message.id, again.message.seq) == (sent.message.id, 1)
+    elsewhere = services.message_send(sender=alice, conversation=uuid.uuid4(), client_id=client_id, body="x")
+    assert elsewhere.message.id == sent.message.id
+    with pytest.raises(NotFound):
+        services.message_send(sender=alice, username=bob.username, client_id=uuid.uuid4(), body="hello")
+
+
+def test_a_repeat_tells_a_former_member_nothing_new(alice: User, bob: User) -> None:
+    client_id = uuid.uuid4()
+    group = groups.group_create(owner=alice, title="Group", usernames=[bob.username]).pk
+    sent = services.message_send(sender=bob, conversation=group, client_id=client_id, body="hello")
+    living.message_react(user=alice.pk, conversation=group, seq=1, emoji="👍", on=True)
+    inside = services.message_send(sender=bob, conversation=group, client_id=client_id, body="hello")
+    assert list(inside.message.reactions) == ["👍"]
+    groups.member_remove(actor=alice, conversation=group, username=bob.username)
+    again = services.message_send(sender=bob, conversation=group, client_id=client_id, body="hello")
+    assert again.duplicate
+    assert (again.message.id, again.message.body, again.message.reactions) == (sent.message.id, "hello", {})
 
 
 def test_marks_never_go_back_and_never_beyond_the_last_message(alice: User, bob: User) -> None:

@@ -158,6 +158,17 @@ def test_a_client_id_is_stored_once_and_answered_with_its_first_place(
     assert Message.objects.count() == 2
 
 
+def test_the_client_id_of_a_system_message_is_no_repeat(store: ThreadBackend, pair: Pair) -> None:
+    said = Message.objects.create(
+        conversation=pair.conversation, seq=1, rev=1, sender=pair.alice, client_id=uuid.uuid4(), kind="system"
+    )
+    Conversation.objects.update(head_rev=1, last_seq=1)
+    mine = item(pair.conversation, pair.alice, client_id=str(said.client_id))
+    for batch in ([mine], [mine, item(pair.conversation, pair.alice)]):
+        assert commit(store, *batch)[0].code == "conflict"
+    assert Message.objects.count() == 2
+
+
 def test_a_client_id_is_one_senders_own(store: ThreadBackend, pair: Pair) -> None:
     client_id = str(uuid.uuid4())
     verdicts = commit(

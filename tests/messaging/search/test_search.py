@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from chatbe.core import clock
+from chatbe.core.errors import Invalid
 from messaging import groups, retention
 from messaging import search as searching
 from messaging.api.search import SearchThrottle
@@ -93,11 +94,48 @@ def test_words_phrases_alternatives_and_what_is_not_wanted(world: World, indexed
 
 def test_what_looks_for_nothing_is_invalid(world: World) -> None:
     alice, _, _ = talk(world, "hello")
-    for q in ("", " ", "-hello", "!?", "hello or -dog", '""', "x" * 201, "a\0b", "-"):
+    for q in ("", " ", "-hello", "hello or -dog", "x" * 201, "a\0b"):
         response = alice.get("/v1/search", q=q)
         assert response.status_code == 400, q
         assert [error["field"] for error in response.json()["errors"]] == ["q"]
     assert alice.get("/v1/search").status_code == 400
+
+
+def test_what_has_no_word_finds_nothing(world: World) -> None:
+    alice, _, _ = talk(world, "hello 😀", "this or that")
+    for q in ("!?", '""', "-", "😀", "or", "OR or", "-😀", "😀 or 🎉"):
+        assert found(alice, q) == [], q
+    assert found(alice, "hello or 😀") == ["hello 😀"]
+    assert alice.get("/v1/search", q="😀", conversation=str(uuid4())).status_code == 404
+
+
+def test_addresses_are_found_as_they_are_pasted(world: World, indexed: Any, settings: Any) -> None:
+    settings.CHATBE_RATE_LIMITS = False
+    link = "see http://x.y/z and https://example.com/a/b?c=d plus foo/bar.txt"
+    other = (
+        "mail to jane.doe@example.com, call +49-30-1234, run ~/bin/do_it.sh -v 1.2.3-rc4, R&D &amp; 😀bump"
+    )
+    alice, _, _ = talk(world, link, other, "unrelated")
+    indexed()
+    for q in (
+        "https://example.com/a/b?c=d", "http://x.y/z", "x.y", "a/b", "bar.txt", "foo/bar.txt", "https", "example.com/a",
+        "c=d", '"see http://x.y/z"',
+    ):  # fmt: skip
+        assert link in found(alice, q), q
+    for q in (
+        "jane.doe@example.com", "jane", "doe@example.com", "+49-30-1234", "1234", "do_it.sh", "~/bin/do_it.sh", "do_it",
+        "1.2.3-rc4", "1.2.3", "rc4", "R&D", "&amp;", "😀bump", "bump",
+    ):  # fmt: skip
+        assert found(alice, q) == [other], q
+    for q in ("example.org", "y.x", "b/a", "2.1", "https://example.com/b"):
+        assert found(alice, q) == [], q
+    assert found(alice, "example.com") == [other, link]
+    assert found(alice, "example -jane.doe@example.com") == [link]
+    (result,) = alice.get("/v1/search", q="example.com/a/b?c=d").json()["results"]
+    assert "".join(piece["text"] for piece in result["snippet"]) in link
+    assert {piece["text"] for piece in result["snippet"] if piece["match"]} <= {
+        "example.com/a/b?c=d", "example", "com", "a", "b", "c", "d",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -415,4 +453,7 @@ def test_queries_are_parsed_once_for_both() -> None:
     assert parsed('a "b c" -d -"e f" or g') == [(["a", "b c"], ["d", "e f"]), (["g"], [])]
     assert parsed("or a or") == [(["a"], [])]
     assert parsed('"open') == [(["open"], [])]
-    assert parsed("a or -b") == parsed("-a") == parsed("?") == parsed("") == []
+    assert parsed("?") == parsed("") == parsed("or") == []
+    for text in ("a or -b", "-a"):
+        with pytest.raises(Invalid):
+            parsed(text)
