@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 from tests.support.people import PASSWORD, Person, new_name
 from tests.support.processes import AppServer, Deployment
 from tests.web.browser import Device
-from tests.web.steps import conversation, opened, pair, shown, stored, waiting, write
+from tests.web.steps import conversation, group, opened, pair, shown, stored, waiting, write
 
 MakeDevice = Callable[..., Device]
 FIRST_LOAD = 100 * 1024
@@ -113,6 +113,7 @@ def test_markup_and_invisible_characters_show_as_text(device: MakeDevice, server
     ]
     bob.http.patch("/v1/me", json={"display_name": "<b onclick=alert(5)>Bob</b>"}).raise_for_status()
     identity = conversation(bob, alice, *hostile)
+    crew = group(bob, "<i>a\u202egnp.exe</i>", alice)
     hers = device()
     hers.page.on("dialog", lambda dialog: hers.complaints.append(f"dialog: {dialog.message}"))
     page = opened(hers, alice, identity)
@@ -123,6 +124,12 @@ def test_markup_and_invisible_characters_show_as_text(device: MakeDevice, server
     assert page.locator(".row a").evaluate_all("all => all.map(one => one.getAttribute('href'))") == [
         "https://example.org/"
     ]
+    # What would write letters backwards stands alone, so that it has no effect; in a line of ours it is left out.
+    assert page.locator(".row .control").evaluate_all("all => all.map(one => one.textContent)") == ["\u202e"]
+    page.evaluate(f"location.hash = '#/c/{crew}'")
+    expect(page.locator(".thread-head h2")).to_have_text("<i>agnp.exe</i>")
+    expect(page.locator(".conversation .name").first).to_have_text("<i>agnp.exe</i>")
+    assert page.locator(".thread i, .conversation .name i").count() == 0
 
 
 def test_a_device_is_signed_out_from_another(device: MakeDevice, servers: list[AppServer]) -> None:
