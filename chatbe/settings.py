@@ -143,6 +143,7 @@ MIDDLEWARE = [
     "chatbe.middleware.probes",
     "django.middleware.security.SecurityMiddleware",
     "corsheaders.middleware.CorsMiddleware",
+    "chatbe.compression.static_files",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "chatbe.middleware.chunked_bodies",
     "django.contrib.sessions.middleware.SessionMiddleware",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from functools import cache
 from typing import Final
+from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.core.files.storage import storages
 from django.http import HttpRequest, HttpResponse
 from django.urls import Resolver404, resolve
 from django.views.decorators.http import require_safe
@@ -37,12 +39,21 @@ def _is_there(path: str) -> bool:
     return True
 
 
+@cache
+def _bucket() -> str:
+    """The origin that answers for files, after a blank; empty where this server does."""
+    if getattr(settings, "CHATBE_ATTACHMENT_STORAGE", "files") != "s3":
+        return ""
+    address = urlsplit(storages["attachments"].url("picture"))
+    return f" {address.scheme}://{address.netloc}"
+
+
 def content_security_policy(request: HttpRequest) -> str:
     """Everything comes from this server, and nothing that stands in a page, or is written into one, is a script."""
     # Some browsers do not count a page's own WebSockets as 'self'.
     own_socket = f"{'wss' if request.is_secure() else 'ws'}://{request.get_host()}"
     return (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
+        f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:{_bucket()}; "
         f"connect-src 'self' {own_socket}; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )

@@ -3,6 +3,8 @@
 import pytest
 from django.test import Client, override_settings
 
+from chatbe import web
+
 ORIGIN = "https://app.example.org"
 
 
@@ -45,3 +47,18 @@ def test_the_page_allows_no_script_that_stands_in_it() -> None:
     assert "unsafe" not in policy
     assert b"<script>" not in answer.content
     assert b"style=" not in answer.content
+
+
+@pytest.mark.pure
+def test_pictures_may_come_from_the_bucket_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bucket:
+        def url(self, name: str) -> str:
+            return f"https://files.example.org/{name}?signature=1"
+
+    web._bucket.cache_clear()
+    monkeypatch.setattr(web, "storages", {"attachments": Bucket()})
+    with override_settings(CHATBE_ATTACHMENT_STORAGE="s3"):
+        policy = Client().get("/")["Content-Security-Policy"]
+    web._bucket.cache_clear()
+    assert "img-src 'self' blob: data: https://files.example.org;" in policy
+    assert policy.count("files.example.org") == 1

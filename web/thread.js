@@ -138,11 +138,13 @@ export function thread(id, { back, seq: target }) {
       if (!conversation()?.info || conversation().info.role === undefined) await chat.loadConversation(id);
       const held = conversation();
       if (isGone) return;
+      // An empty page says nothing of what is told while it is on its way.
+      const { lastSeq } = held;
       const page = await chat.history(id, around ? { before: around + PAGE / 2, limit: PAGE } : { limit: PAGE });
       if (isGone) return;
       const seqs = page.messages.map(({ seq }) => seq);
-      from = seqs[0] ?? held.lastSeq + 1;
-      to = seqs.at(-1) ?? held.lastSeq;
+      from = seqs[0] ?? lastSeq + 1;
+      to = seqs.at(-1) ?? lastSeq;
       hasOlder = page.previous;
       hasNewer = page.next;
       const read = held.marks.get(chat.username)?.read ?? 0;

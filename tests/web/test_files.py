@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 
 from tests.support.people import Person
 from tests.support.processes import AppServer
@@ -15,7 +15,7 @@ from tests.web.screenshots import drawing
 from tests.web.steps import conversation, opened, pair, say, stored, write
 
 MakeDevice = Callable[..., Device]
-PICTURE = {"name": "lake.png", "mimeType": "image/png", "buffer": drawing(60, 40)}
+PICTURE: FilePayload = {"name": "lake.png", "mimeType": "image/png", "buffer": drawing(60, 40)}
 HOSTILE = "<img src=x onerror=alert(1)>.txt"
 
 
@@ -32,9 +32,9 @@ def talk(device: MakeDevice, servers: list[AppServer]) -> tuple[Person, Page, Pa
     return bob, *pages
 
 
-def attach(page: Page, *files: dict[str, object]) -> None:
+def attach(page: Page, *files: FilePayload) -> None:
     """Choose files, and wait until they are uploaded."""
-    page.get_by_label("Files", exact=True).set_input_files(list(files))  # type: ignore[arg-type]  # as FilePayload has it
+    page.get_by_label("Files", exact=True).set_input_files(list(files))
     expect(page.locator(".upload small")).to_have_count(len(files))
 
 
@@ -72,7 +72,7 @@ def test_a_files_name_is_text_and_what_is_refused_says_so(talk: tuple[Person, Pa
         his.locator(".row .file").click()
     assert downloading.value.path().read_bytes() == b"tea, biscuits\n"
     hers.get_by_label("Files", exact=True).set_input_files(
-        [{"name": "odd.bin", "mimeType": "application/x-odd", "buffer": b"\x00\x01\x02"}]
+        [FilePayload(name="odd.bin", mimeType="application/x-odd", buffer=b"\x00\x01\x02")]
     )
     expect(hers.locator(".toast.bad")).to_contain_text("odd.bin")
     expect(hers.locator(".upload")).to_have_count(0)

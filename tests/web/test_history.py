@@ -10,7 +10,7 @@ from playwright.sync_api import Page, Route, expect
 from tests.support.people import PASSWORD, Person
 from tests.support.processes import AppServer, Deployment
 from tests.web.browser import Device
-from tests.web.steps import say
+from tests.web.steps import group, pair, say
 
 TOTAL = 10_000
 MOST_ROWS = 120
@@ -107,6 +107,25 @@ def test_ten_thousand_messages_scroll(
     assert page.evaluate(AT_TOP) == here
     page.get_by_role("button", name="To the newest message").click()
     expect(page.locator(".row .body").last).to_have_text("news")
+
+
+def test_what_is_said_while_an_empty_history_is_on_its_way(
+    device: Callable[..., Device], servers: list[AppServer]
+) -> None:
+    alice, bob = pair(servers)
+    identity = group(alice, "Crew", bob)
+    page = device(servers[1]).sign_in(bob.username)
+
+    def answer_late(route: Route) -> None:
+        answer = route.fetch()
+        say(alice, identity, "just now")
+        expect(page.get_by_role("link", name="just now")).to_be_visible()
+        route.fulfill(response=answer)
+
+    page.get_by_role("link", name="Crew").wait_for()
+    page.route("**/messages?*", answer_late, times=1)
+    page.get_by_role("link", name="Crew").click()
+    expect(page.locator(".row .body")).to_have_text(["just now"])
 
 
 def seconds(metrics: dict[str, list[dict[str, float]]]) -> float:
