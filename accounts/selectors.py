@@ -140,6 +140,12 @@ def blocked_either_way(*, one: UUID, other: UUID) -> bool:
     return Block.objects.filter(Q(blocker=one, blocked=other) | Q(blocker=other, blocked=one)).exists()
 
 
+def blocks_around(*, user: UUID) -> set[UUID]:
+    """Those whom a user has blocked, and those who have blocked them. One query."""
+    rows = Block.objects.filter(Q(blocker=user) | Q(blocked=user)).values_list("blocker_id", "blocked_id")
+    return {each for row in rows for each in row if each != user}
+
+
 def blockers_of(*, user: UUID) -> QuerySet[User]:
     """Those who have blocked a user."""
     return User.objects.filter(blocks__blocked=user)

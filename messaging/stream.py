@@ -64,8 +64,9 @@ class Stream:
         late = self.state_rev > self.joined_rev
         if ended or rev < 0 or self.hidden_to:
             return Resumption(self.joined_rev if late else self.joined_rev - 1, ended=ended, opens=late)
-        # It asks for what was before the joining too, and may see it.
-        return Resumption(rev, opens=late and rev < self.joined_rev - 1)
+        # It asks for what was before the joining too, and may see it. Where it is past its leaving (or the
+        # beginning) it has been told the state, and has read on from there.
+        return Resumption(rev, opens=late and rev == self.left_rev and rev < self.joined_rev - 1)
 
     def from_the_beginning(self) -> Resumption:
         """How the stream begins for a client that asks for all that the member may see."""
@@ -179,10 +180,10 @@ def ended(conversation: str, *, rev: int, created_at: datetime) -> frames.Conver
     )
 
 
-def opened(at: Mapping[str, int]) -> list[frames.Event]:
+def opened(at: Mapping[str, int]) -> list[frames.Conversation]:
     """The state of conversations before any row is read, each at the rev that its stream begins with."""
     objects = selectors.conversation_objects([UUID(conversation) for conversation in at])
-    events: list[frames.Event] = []
+    events: list[frames.Conversation] = []
     for conversation, rev in at.items():
         state = objects.get(UUID(conversation))
         if state is not None:
@@ -318,9 +319,9 @@ def _from_sqlite(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def marks_of(*, user: UUID, conversations: Collection[str] | None = None) -> dict[str, selectors.Marks]:
     """What a user may know of the (read, delivered) of active members in their conversations that have begun, or
-    in some of these; one statement.
+    in some of these; two statements.
 
-    In large groups, one's own only.
+    In large groups, one's own only. In a direct conversation of whose two one has blocked the other, nothing of theirs.
     """
     mine = Membership.objects.filter(user=user, active=True)
     rows = Membership.objects.filter(
@@ -336,14 +337,19 @@ def marks_of(*, user: UUID, conversations: Collection[str] | None = None) -> dic
     if conversations is not None:
         rows = rows.filter(conversation__in=map(UUID, conversations))
     found = rows.order_by("conversation_id", "user_id").values_list(
-        "conversation_id", "user_id", "user__username", "read_seq", "delivered_seq", "user__read_receipts"
-    )
+        "conversation_id", "user_id", "user__username", "read_seq", "delivered_seq", "user__read_receipts",
+        "conversation__kind",
+    )  # fmt: skip
     members = list(found)
-    reserved = any(not shown for _, member, _, _, _, shown in members if member == user)
+    reserved = any(not shown for _, member, _, _, _, shown, _ in members if member == user)
+    blocked = accounts.blocks_around(user=user)
     marks: dict[str, selectors.Marks] = {}
-    for conversation, member, username, read_seq, delivered_seq, shown in members:
+    for conversation, member, username, read_seq, delivered_seq, shown, kind in members:
         hidden = member != user and (reserved or not shown)
-        marks.setdefault(str(conversation), {})[username] = (0 if hidden else read_seq, delivered_seq)
+        told = (0 if hidden else read_seq, delivered_seq)
+        if kind == Conversation.Kind.DIRECT and member in blocked:
+            told = (0, 0)
+        marks.setdefault(str(conversation), {})[username] = told
     return marks
 
 
@@ -413,18 +419,24 @@ def changes(
     *, user_id: UUID, conversation: UUID, since: int, limit: int
 ) -> tuple[list[frames.Event], int, bool]:
     """What changed in a conversation after `since`: events in rev order, the rev to go on from, and whether
-    there is more. Raises `NotFound` for those who are not members."""
+    there is more; of a `since` that is ahead of the database, that it was reset. Raises `NotFound` for those who are
+    not members."""
     found = _streams(Membership.objects.filter(user=user_id, conversation=conversation, active=True))
     if not found:
         raise NotFound
     (item,) = found
+    if since > item.head:
+        (event,) = opened({item.conversation: item.head})
+        event.reset = True
+        return [event], item.head, False
     events: list[frames.Event] = []
     resumption = item.resume(since)
-    since = resumption.start
     if resumption.ended:
         events.append(ended(item.conversation, rev=item.left_rev, created_at=item.created_at))
-    if resumption.opens:
-        events += opened({item.conversation: since})
+    if resumption.opens and resumption.start > since:
+        # Else nothing of theirs is skipped, and the state comes at its own rev.
+        events += opened({item.conversation: resumption.start})
+    since = resumption.start
     if since >= item.head:
         return events, max(item.head, since), False
     want = Wanted(item.conversation, since, item.head, item.state_rev, item.hidden_to)
