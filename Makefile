@@ -40,6 +40,9 @@ lint: venv-lint ## Check style, types, the arrows between packages, migrations a
 	PYTHONPATH=clients/python $(BIN)/lint-imports
 	CHATBE_ENV_FILE=none $(BIN)/python manage.py makemigrations --check --dry-run
 	CHATBE_ENV_FILE=none $(BIN)/python manage.py docs --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@if command -v npm >/dev/null; then cd clients/js && npm ci --silent --no-audit --no-fund && npm run check; \
+		else echo "npm is not installed, so the types of clients/js are not checked"; fi
 
 .PHONY: type
 type: venv-lint ## Check types only
@@ -54,11 +57,16 @@ fmt: venv-lint ## Format the code and mend what can be mended by itself
 docs-generate: venv-run ## Write the documents that are generated from the code
 	CHATBE_ENV_FILE=none $(BIN)/python manage.py docs
 
+.PHONY: docs
+docs: venv-lint ## Build the site of the documents into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
+
 .PHONY: requirements
 requirements: venv-lint ## Compile pyproject.toml into requirements*.txt (UPGRADE=--upgrade for newer releases)
 	$(COMPILE) pyproject.toml -o requirements.txt
 	$(COMPILE) --extra test -c requirements.txt pyproject.toml -o requirements-test.txt
-	$(COMPILE) --extra test --extra lint -c requirements-test.txt pyproject.toml -o requirements-lint.txt
+	$(COMPILE) --extra test --extra lint --extra docs -c requirements-test.txt pyproject.toml -o requirements-lint.txt
 
 .PHONY: screenshots
 screenshots: venv-test ## Take pictures of every view of the page, into docs/images/page (needs Chromium)

@@ -375,9 +375,24 @@ def otps_issue(*, session_ids: Sequence[UUID]) -> dict[UUID, str]:
     return values
 
 
+OTP_TAKE: Final = """
+    UPDATE accounts_onetimepassword o SET used_at = $2::timestamptz
+     WHERE o.digest = $1::bytea AND o.used_at IS NULL AND o.expires_at > $2
+       AND (SELECT s.revoked_at IS NULL AND s.expires_at > $2 FROM accounts_session s WHERE s.id = o.session_id)
+ RETURNING o.session_id,
+           (SELECT concat_ws(' ', u.id, u.username, (extract(epoch FROM s.expires_at) * 1000000)::bigint)
+              FROM accounts_session s JOIN accounts_user u ON u.id = s.user_id WHERE s.id = o.session_id)"""
+"""As `otp_take`, of a digest, on PostgreSQL: the session; its user, their username, and when it expires.
+
+The session is judged in the select list, or the planner might look for it by the index on its expiry,
+which finds all that are alive.
+"""
+
+
 def otp_take(*, otp: str) -> Session | None:
     """Use up a one-time password: its live session with its user, or None. One of many takers succeeds."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]{22,86}", otp, re.ASCII):
+    digest = otp_digest(otp)
+    if digest is None:
         return None
     now = clock.now()
     adapted = connection.ops.adapt_datetimefield_value(now)
@@ -388,7 +403,7 @@ def otp_take(*, otp: str) -> Session | None:
             " WHERE digest = %s AND used_at IS NULL AND expires_at > %s AND session_id IN"
             " (SELECT id FROM accounts_session WHERE revoked_at IS NULL AND expires_at > %s)"
             " RETURNING session_id",
-            [adapted, _otp_digest(otp), adapted, adapted],
+            [adapted, digest, adapted, adapted],
         )
         taken = cursor.fetchone()
     if taken is None:
@@ -401,6 +416,11 @@ def _otp_store(*, session_id: UUID) -> Otp:
     expires_at = clock.now() + settings.CHATBE_OTP_LIFETIME
     OneTimePassword.objects.create(digest=_otp_digest(value), session_id=session_id, expires_at=expires_at)
     return Otp(value, expires_at)
+
+
+def otp_digest(otp: str) -> bytes | None:
+    """Under what a one-time password is kept; None for what can be none."""
+    return _otp_digest(otp) if re.fullmatch(r"[A-Za-z0-9_-]{22,86}", otp, re.ASCII) else None
 
 
 def _otp_digest(otp: str) -> bytes:
@@ -536,9 +556,9 @@ def contact_add(*, owner: User, username: str) -> ContactAdded:
         # The lock also makes the two questions below stay true until the commit.
         if target.id not in users_lock(owner.id, target.id):
             raise NotFound("There is no user of this name.")
-        _, created = Contact.objects.get_or_create(owner=owner, target=target)
+        contact, created = Contact.objects.get_or_create(owner=owner, target=target)
         if created:
-            _contact_changed(owner=owner, target_id=target.id, added=True)
+            _contact_changed(owner=owner, target_id=target.id, added=True, identity=str(contact.id))
     return ContactAdded(target.id, created)
 
 
@@ -553,7 +573,7 @@ def contact_remove(*, owner: User, username: str) -> None:
         _contact_changed(owner=owner, target_id=target.id, added=False)
 
 
-def _contact_changed(*, owner: User, target_id: UUID, added: bool) -> None:
+def _contact_changed(*, owner: User, target_id: UUID, added: bool, identity: str = "") -> None:
     control_revs_raise(owner.id, target_id)
     blocks = set(
         Block.objects.filter(
@@ -563,7 +583,7 @@ def _contact_changed(*, owner: User, target_id: UUID, added: bool) -> None:
     if target_id not in blocks:
         mutual = added and not blocks and selectors.contact_exists(owner=target_id, target=owner.id)
         event = frames.Contact(username=owner.username, added=added, mutual=mutual)
-        _after_commit(fanout.to_users, [target_id], event)
+        _after_commit(fanout.to_users, [target_id], event, identity=identity)
     _relation_changed(owner.id, target_id)
 
 

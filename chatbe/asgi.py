@@ -1,4 +1,7 @@
-"""The ASGI application: HTTP by Django, the socket at /v1/ws by the hub. Any ASGI server runs it."""
+"""The ASGI application: HTTP by Django, the socket at /v1/ws by the hub. Any ASGI server runs it.
+
+A project with sockets of its own routes /v1/ws to `socket_application`.
+"""
 
 import os
 
@@ -9,13 +12,19 @@ from django.core.asgi import get_asgi_application
 django_application = get_asgi_application()
 
 from channels.routing import ProtocolTypeRouter, URLRouter
-from django.urls import path
+from django.urls import path, re_path
 
 from chatbe.hub.consumer import SocketConsumer
-from chatbe.hub.origin import OriginGuard
+from chatbe.hub.origin import OriginGuard, refuse
 
-application = ProtocolTypeRouter({
-    "http": django_application,
-    # `path` is typed for views; Channels gives it applications.
-    "websocket": OriginGuard(URLRouter([path("v1/ws", SocketConsumer.as_asgi())])),  # type: ignore[arg-type,list-item]
-})  # fmt: skip
+socket_application = OriginGuard(
+    URLRouter(
+        [
+            # `path` is typed for views; Channels gives it applications.
+            path("v1/ws", SocketConsumer.as_asgi()),  # type: ignore[arg-type,list-item]
+            re_path("", refuse),  # type: ignore[arg-type,list-item]
+        ]
+    )
+)
+
+application = ProtocolTypeRouter({"http": django_application, "websocket": socket_application})

@@ -33,11 +33,20 @@ ONLY_FROM_HERE = (
 
 
 @cache
-def openapi() -> dict[str, Any]:
-    """The OpenAPI 3 document of all that is below /v1; the same for everyone."""
+def _operations() -> dict[str, Any]:
     generator = SchemaGenerator()
     document: dict[str, Any] = generator.get_schema(request=None, public=True)
     return document
+
+
+def openapi(server: str = "http://127.0.0.1:8000") -> dict[str, Any]:
+    """The OpenAPI 3 document of all that is below /v1, the same for everyone, on this server.
+
+    Whoever imports it into a client finds where to send requests, and what to fill in.
+    """
+    document = _operations()
+    first = {name: document[name] for name in ("openapi", "info")}
+    return {**first, "servers": [{"url": server}], **document}
 
 
 @cache
@@ -59,9 +68,9 @@ class SchemaView(_PublicView):
     renderer_classes = (OpenApiJsonRenderer2, OpenApiYamlRenderer2, OpenApiYamlRenderer, OpenApiJsonRenderer)
 
     @extend_schema(exclude=True)
-    def get(self, _request: Request) -> Response:
+    def get(self, request: Request) -> Response:
         """Answer with the document."""
-        return Response(openapi())
+        return Response(openapi(request.build_absolute_uri("/").rstrip("/")))
 
 
 class SwaggerView(SpectacularSwaggerSplitView):

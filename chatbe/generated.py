@@ -17,7 +17,7 @@ from typing import Any, Final
 import yaml
 from drf_spectacular.renderers import OpenApiJsonRenderer
 
-from chatbe import documents
+from chatbe import documents, recording
 from chatbe.wire import tables
 
 WIDTH: Final = 110
@@ -56,6 +56,7 @@ def current(root: Path) -> dict[str, str]:
         "objects": tables.objects,
         "error-codes": tables.error_codes,
         "close-codes": tables.close_codes,
+        "conversation": recording.transcript,
         "endpoints": endpoints,
         "settings": lambda: settings_table(root),
     }

@@ -2,16 +2,22 @@
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import redis
 from django.conf import settings
-from django.db import connection
+from django.db import connection, connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from chatbe.core.metrics import exposition
-from chatbe.hub import node
+from chatbe.core.metrics import exposition, samples
+from chatbe.hub import node, siblings
 
 logger = logging.getLogger("chatbe.health")
+
+PATIENCE = 2.0
+"""Seconds in which a dependency has answered."""
+_asking = ThreadPoolExecutor(1, "chatbe-readiness")
+"""One thread: while it waits for a database that hangs, further questions need not."""
 
 
 def healthz(_request: HttpRequest) -> JsonResponse:
@@ -38,9 +44,10 @@ def readyz(_request: HttpRequest) -> JsonResponse:
 
 
 def metrics(_request: HttpRequest) -> HttpResponse:
-    """Prometheus' text format; without a node (no socket yet) only the process's own figures."""
+    """Prometheus' text format, of all workers; without a node (no socket yet) only the process's own figures."""
     running = node.current()
-    body = exposition(running.id, running.metrics) if running is not None else exposition("", ())
+    name, sources = (running.id, running.metrics) if running is not None else ("", [])
+    body = exposition({name: samples(sources), **siblings.others()})
     return HttpResponse(body, content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -56,11 +63,22 @@ def _answer(name: str, check: Callable[[], None]) -> str:
 
 
 def _ask_database() -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1")
+    asking = _asking.submit(_select)
+    try:
+        asking.result(PATIENCE)
+    finally:
+        asking.cancel()
+
+
+def _select() -> None:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    finally:
+        connections.close_all()
 
 
 def _ask_redis() -> None:
     for url in settings.REDIS_URLS:
-        with redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2) as client:
+        with redis.Redis.from_url(url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE) as client:
             client.ping()

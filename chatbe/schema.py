@@ -26,6 +26,9 @@ _WITH_BODY = {
 }
 _WITH_PATH = {"404": "There is no such thing, or none that you may see."}
 _RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds.", "required": True}}
+_SOME_ID = "0198c0de-0000-7000-8000-000000000010"
+_PLACES = {"conversation": _SOME_ID, "emoji": "👍", "seq": 1, "session_id": _SOME_ID, "username": "bob"}
+"""Examples of what stands in paths."""
 
 
 class ProblemSchema(AutoSchema):
@@ -51,4 +54,7 @@ class ProblemSchema(AutoSchema):
             if status in ("429", "503"):
                 answer["headers"] = _RETRY_AFTER
         operation["responses"] = dict(sorted(operation["responses"].items()))
+        for parameter in operation.get("parameters", ()):
+            if parameter["in"] == "path":
+                parameter.setdefault("example", _PLACES.get(parameter["name"], _SOME_ID))
         return operation

@@ -52,14 +52,19 @@ def _postgres(url: str) -> dict[str, Any]:
         if key not in {"host", "port", "user", "password", "dbname"} and value is not None
     }
     long_running = {"migrate", "seed", "purge", "search_index"} & set(sys.argv[1:2])
-    timeout = 0 if long_running else env.int("CHATBE_STATEMENT_TIMEOUT", default=15) * 1000
+    timeout = 0 if long_running else env.int("CHATBE_STATEMENT_TIMEOUT", default=15)
     options.setdefault(
-        "options", f"-c statement_timeout={timeout} -c idle_in_transaction_session_timeout=30000"
+        "options", f"-c statement_timeout={timeout * 1000} -c idle_in_transaction_session_timeout=30000"
     )
     options.setdefault("connect_timeout", 5)
     options.setdefault("tcp_user_timeout", 10000)
     options.setdefault("application_name", "chatbe")
     options["pool"] = {"min_size": 0, "max_size": env.int("CHATBE_DATABASE_POOL", default=10), "timeout": 5}
+    if timeout:
+        from chatbe.core.database import bounded  # noqa: PLC0415 - embedded, psycopg is not needed
+
+        # A second more: where the server can, it says itself that it took too long.
+        options["pool"]["connection_class"] = bounded(timeout + 1)
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": parts.get("dbname") or "chatbe",

@@ -85,7 +85,9 @@ def settle(node: Node, user: LocalUser, item: Stream, reader: SocketConsumer | N
         since=item.joined_rev,
     )
     hub.introduce(user, item.conversation, head=item.head, reader=reader)
-    hub.note_head(item.conversation, item.head, patience=GAP_PATIENCE if reader is not None else 0.0)
+    # If more was heard of meanwhile, what was read is older: the hub reads on, and finds who is no longer a member.
+    head = max(item.head, hub.awaited.get(item.conversation, 0))
+    hub.note_head(item.conversation, head, patience=GAP_PATIENCE if reader is not None else 0.0)
     if reader is not None and any(socket.is_live for socket in user.sockets):
         node.spawn(tell_marks(node, [item]))
     return True
@@ -199,7 +201,7 @@ class Following:
             local = self._node.hub.users.get(user)
             if local is not None and local.reserved != (user in reserved):
                 local.reserved = user in reserved
-                _offer_marks(local, await self._node.call(stream.marks_of, user=UUID(user)))
+                _offer_marks(local, await self._node.call_together(stream.marks_of, UUID(user)))
 
 
 async def tell_marks(node: Node, joined: list[Stream]) -> None:
@@ -224,10 +226,7 @@ async def tell_marks(node: Node, joined: list[Stream]) -> None:
 
 def _marks_of_several(by_user: dict[str, set[str]]) -> dict[str, dict[str, selectors.Marks]]:
     """What each user may know of the marks in some conversations; blocking."""
-    return {
-        user: stream.marks_of(user=UUID(user), conversations=conversations)
-        for user, conversations in by_user.items()
-    }
+    return {user: stream.marks_of([UUID(user)], conversations)[0] for user, conversations in by_user.items()}
 
 
 def _offer_marks(local: LocalUser, marks: dict[str, selectors.Marks]) -> None:

@@ -79,6 +79,9 @@ class MessagingPart:
         for typist in self._typing.values():
             typist.rest()
 
+    def arriving(self, socket: SocketConsumer) -> None:
+        """Nothing to ask for."""
+
     async def connected(self, socket: SocketConsumer) -> None:
         """Nothing is sent before the client's `sync`."""
 
@@ -94,6 +97,10 @@ class MessagingPart:
 
     def bus_lost(self) -> None:
         """The hub itself asks the database."""
+
+    def database_replaced(self) -> None:
+        """Forget where messages go: a conversation may be gone, or have another id."""
+        self._routes.clear()
 
     # --- send --------------------------------------------------------------------------------------
 
@@ -182,19 +189,19 @@ class MessagingPart:
             self.writer.submit(item, partial(self._stored, socket, frame.ref, item, route))
         except Unavailable as error:
             if item.attachments is not None:
-                self._settle(item, Verdict(error.code))
+                self.node.spawn(self._settle(item, Verdict(error.code)))
             socket.refuse_with(frame.ref, error)
             socket.end_command()
 
-    def _settle(self, item: Item, verdict: Verdict) -> None:
-        self.node.spawn(self.node.call(services.attachments_settle, item=item, verdict=verdict))
+    async def _settle(self, item: Item, verdict: Verdict) -> None:
+        await self.node.call(services.attachments_settle, item=item, verdict=verdict)
 
     def _stored(
         self, socket: SocketConsumer, ref: str | None, item: Item, route: Route, verdict: Verdict | None
     ) -> None:
         """The writer's verdict on a socket's message."""
         if item.attachments is not None and verdict is not None and verdict.code != "ok":
-            self._settle(item, verdict)
+            self.node.spawn(self._settle(item, verdict))
         if verdict is None:
             socket.refuse_with(ref, Unavailable())
         elif verdict.code == "ok":

@@ -360,7 +360,8 @@ def readers_of(*, membership: Membership, seq: int) -> QuerySet[Membership]:
         read_seq__gte=seq, created_at__lte=created_at, user__read_receipts=True
     )
     if membership.conversation.kind == Conversation.Kind.DIRECT:
-        readers = readers.exclude(user__in=accounts.blocks_around(user=membership.user_id))
+        blocked = accounts.blocks_around(users=[membership.user_id])
+        readers = readers.exclude(user__in=[other for _, other in blocked])
     return readers.exclude(user=sender)
 
 
@@ -387,7 +388,7 @@ def _my_objects(memberships: Sequence[Membership]) -> list[MyConversation]:
     }
     members = _members(ids)
     direct = [row for row in memberships if row.conversation.kind == Conversation.Kind.DIRECT]
-    blocked = accounts.blocks_around(user=direct[0].user_id) if direct else set()
+    blocked = accounts.blocks_around(users=[direct[0].user_id]) if direct else set()
     return [
         _my_object(row, members[row.conversation_id], last.get(row.conversation_id), blocked)
         for row in memberships
@@ -395,7 +396,7 @@ def _my_objects(memberships: Sequence[Membership]) -> list[MyConversation]:
 
 
 def _my_object(
-    row: Membership, members: _Members, message: frames.MessageObject | None, blocked: set[UUID]
+    row: Membership, members: _Members, message: frames.MessageObject | None, blocked: set[tuple[UUID, UUID]]
 ) -> MyConversation:
     conversation = row.conversation
     mine = MyConversation(
@@ -420,7 +421,9 @@ def _my_object(
     )
     if conversation.kind == Conversation.Kind.DIRECT:
         others = [
-            (0, 0) if user in blocked else (read if shown and row.user.read_receipts else 0, delivered)
+            (0, 0)
+            if (row.user_id, user) in blocked
+            else (read if shown and row.user.read_receipts else 0, delivered)
             for user, read, delivered, shown in members.marks
             if user != row.user_id
         ]

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import json
 import secrets
+from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from django.db import connection
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from accounts import selectors as accounts
 from accounts.models import User
 from chatbe.core import clock
 from chatbe.core.errors import NotFound
+from chatbe.hub.database import Row, Value, put_by_loop
 from chatbe.hub.outbox import UNKNOWN
 from chatbe.wire import frames
 from messaging import selectors
@@ -110,6 +114,51 @@ class Piece:
     event: frames.Event
 
 
+# A look-up in place of a join, which the planner may turn into a walk through all conversations.
+STREAMS_OF = """
+     SELECT m.conversation_id,
+            (SELECT concat_ws(' ', c.kind, c.head_rev, c.state_rev, extract(epoch FROM c.created_at))
+               FROM messaging_conversation c WHERE c.id = m.conversation_id),
+            m.joined_seq, m.joined_rev, m.left_rev, m.active, extract(epoch FROM m.muted_until)
+       FROM messaging_membership m
+      WHERE m.user_id = $1::uuid
+      ORDER BY m.conversation_id"""
+
+
+def _user_value(user: UUID) -> list[Value]:
+    return [str(user).encode()]
+
+
+def _moment(seconds: str) -> datetime:
+    """The time of an `extract(epoch FROM …)`, which has six decimals."""
+    whole, _, micros = seconds.partition(".")
+    return datetime.fromtimestamp(int(whole), UTC).replace(microsecond=int(micros or 0))
+
+
+def _streams_from_text(rows: list[Row], user: UUID) -> list[Stream]:
+    streams = []
+    for conversation, stands, hidden, joined, left, active, muted in rows:
+        if conversation is not None and stands is not None:
+            kind, head, state, created = stands.decode().split(" ")
+            streams.append(
+                Stream(
+                    str(user),
+                    conversation.decode(),
+                    kind == Conversation.Kind.DIRECT,
+                    int(head),
+                    int(state),
+                    int(hidden or 0),
+                    int(joined or 0),
+                    int(left or 0),
+                    active == b"t",
+                    _moment(created),
+                    None if muted is None else _moment(muted.decode()),
+                )
+            )
+    return streams
+
+
+@put_by_loop(STREAMS_OF, values=_user_value, answer=_streams_from_text)
 def streams_of(user: UUID) -> list[Stream]:
     """Every conversation that the user is or was a member of, with its head; one statement."""
     return _streams(Membership.objects.filter(user=user))
@@ -216,34 +265,28 @@ def read(wanted: Sequence[Wanted], *, limit: int) -> tuple[list[Piece], dict[str
     """The events of several conversations, at most about `limit` from each, and where each reading ended.
 
     Pieces of one conversation come together and in rising rev. A cursor that is below the wanted
-    head says that there is more.
+    head says that there is more. What sockets get is read by `messaging.parts`, at a fraction of the cost.
     """
     pieces: list[Piece] = []
     cursors = {want.conversation: want.head for want in wanted}
     rows_of: dict[str, list[frames.MessageObject]] = {}
     for message in _messages(wanted, limit):
         rows_of.setdefault(message.conversation, []).append(message)
-    changed = [want for want in wanted if want.after < want.state_rev <= want.head or _opens(want)]
-    states = selectors.conversation_objects([UUID(want.conversation) for want in changed]) if changed else {}
+    states = states_of(wanted)
     for want in wanted:
         rows = rows_of.get(want.conversation, [])
         if len(rows) >= limit:
             cursors[want.conversation] = rows[-1].rev
-        state = states.get(UUID(want.conversation)) if states else None
-        if state is not None and _opens(want):
-            state.rev = 0
-            pieces.append(Piece(want.conversation, 0, 0, frames.Conversation(state)))
-            state = None
-        elif state is not None and not want.after < want.state_rev <= cursors[want.conversation]:
-            state = None
-        for message in rows:
-            if state is not None and want.state_rev < message.rev:
-                pieces.append(_state_piece(want, state))
-                state = None
-            if message.seq > want.hidden_to:
-                pieces.append(Piece(want.conversation, message.rev, message.seq, frames.Message(message)))
+        found = [
+            Piece(want.conversation, message.rev, message.seq, frames.Message(message))
+            for message in rows
+            if message.seq > want.hidden_to
+        ]
+        state = state_within(want, states, cursors[want.conversation])
         if state is not None:
-            pieces.append(_state_piece(want, state))
+            place = bisect_right(found, state.rev, key=attrgetter("rev"))
+            found.insert(place, Piece(want.conversation, state.rev, 0, frames.Conversation(state)))
+        pieces += found
     return pieces, cursors
 
 
@@ -251,10 +294,27 @@ def _opens(want: Wanted) -> bool:
     return want.direct and want.after == 0
 
 
-def _state_piece(want: Wanted, state: frames.ConversationObject) -> Piece:
-    """The conversation's latest state, at its own place in the stream."""
-    state.rev = want.state_rev
-    return Piece(want.conversation, want.state_rev, 0, frames.Conversation(state))
+def states_of(wanted: Sequence[Wanted]) -> dict[UUID, frames.ConversationObject]:
+    """The objects of those conversations whose state is, or may be, among what is wanted."""
+    changed = [want for want in wanted if want.after < want.state_rev <= want.head or _opens(want)]
+    return selectors.conversation_objects([UUID(want.conversation) for want in changed]) if changed else {}
+
+
+def state_within(
+    want: Wanted, states: Mapping[UUID, frames.ConversationObject], end: int
+) -> frames.ConversationObject | None:
+    """The conversation's latest state, with its own place in the stream as its rev, if that is not after `end`."""
+    state = states.get(UUID(want.conversation)) if states else None
+    if state is None:
+        return None
+    if _opens(want):
+        rev = 0
+    elif want.after < want.state_rev <= end:
+        rev = want.state_rev
+    else:
+        return None
+    # A copy: the conversation may be wanted from several places.
+    return msgspec.structs.replace(state, rev=rev)
 
 
 # `selectors.MESSAGE_FIELDS`, ids as text where the database can say so: cheaper than making UUIDs of them.
@@ -317,51 +377,50 @@ def _from_sqlite(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def marks_of(*, user: UUID, conversations: Collection[str] | None = None) -> dict[str, selectors.Marks]:
-    """What a user may know of the (read, delivered) of active members in their conversations that have begun, or
-    in some of these; two statements.
+def marks_of(
+    users: Sequence[UUID], conversations: Collection[str] | None = None
+) -> list[dict[str, selectors.Marks]]:
+    """Of each user: what they may know of the (read, delivered) of active members in their conversations that
+    have begun, or in some of these; two statements for all.
 
     In large groups, one's own only. In a direct conversation of whose two one has blocked the other, nothing of theirs.
     """
-    mine = Membership.objects.filter(user=user, active=True)
     rows = Membership.objects.filter(
-        Q(conversation__member_count__lte=selectors.RECEIPTS_TOLD) | Q(user=user),
+        Q(conversation__member_count__lte=selectors.RECEIPTS_TOLD)
+        | Q(user=F("conversation__memberships__user")),
         active=True,
         conversation__head_rev__gt=0,
-        conversation__in=(
-            mine if conversations is None else mine.filter(conversation__in=map(UUID, conversations))
-        )
-        .order_by()
-        .values("conversation"),
+        conversation__memberships__user__in=users,
+        conversation__memberships__active=True,
     )
     if conversations is not None:
         rows = rows.filter(conversation__in=map(UUID, conversations))
-    found = rows.order_by("conversation_id", "user_id").values_list(
-        "conversation_id", "user_id", "user__username", "read_seq", "delivered_seq", "user__read_receipts",
-        "conversation__kind",
+    members = list(
+        rows.order_by("conversation_id", "user_id").values_list(
+            "conversation__memberships__user_id", "conversation_id", "user_id", "user__username",
+            "read_seq", "delivered_seq", "conversation__kind", "user__read_receipts",
+        )
     )  # fmt: skip
-    members = list(found)
-    reserved = any(not shown for _, member, _, _, _, shown, _ in members if member == user)
-    blocked = accounts.blocks_around(user=user)
-    marks: dict[str, selectors.Marks] = {}
-    for conversation, member, username, read_seq, delivered_seq, shown, kind in members:
-        hidden = member != user and (reserved or not shown)
+    reserved = {reader for reader, _, member, *_, shown in members if reader == member and not shown}
+    blocked = accounts.blocks_around(users=users)
+    marks: dict[UUID, dict[str, selectors.Marks]] = {user: {} for user in users}
+    for reader, conversation, member, username, read_seq, delivered_seq, kind, shown in members:
+        hidden = member != reader and (reader in reserved or not shown)
         told = (0 if hidden else read_seq, delivered_seq)
-        if kind == Conversation.Kind.DIRECT and member in blocked:
+        if kind == Conversation.Kind.DIRECT and (reader, member) in blocked:
             told = (0, 0)
-        marks.setdefault(str(conversation), {})[username] = told
-    return marks
+        marks[reader].setdefault(str(conversation), {})[username] = told
+    return [marks[user] for user in users]
 
 
-def muted_of(*, user: UUID) -> list[frames.Muted]:
-    """What the user has muted, and what they once had: devices that were away learn of both."""
-    rows = Membership.objects.filter(user=user, active=True, muted_until__isnull=False).values_list(
-        "conversation_id", "muted_until"
-    )
-    return [
-        frames.Muted(str(conversation), clock.optional_timestamp(selectors.muted_until(until)))
-        for conversation, until in rows
-    ]
+def muted_of(users: Sequence[UUID]) -> list[list[frames.Muted]]:
+    """Of each user: what they have muted, and what they once had: devices that were away learn of both."""
+    rows = Membership.objects.filter(user__in=users, active=True, muted_until__isnull=False)
+    muted: dict[UUID, list[frames.Muted]] = {user: [] for user in users}
+    for user, conversation, until in rows.values_list("user_id", "conversation_id", "muted_until"):
+        moment = clock.optional_timestamp(selectors.muted_until(until))
+        muted[user].append(frames.Muted(str(conversation), moment))
+    return [muted[user] for user in users]
 
 
 def marks_chunks(marks: Mapping[str, selectors.Marks]) -> Iterator[dict[str, selectors.Marks]]:

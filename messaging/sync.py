@@ -21,7 +21,8 @@ from chatbe.hub.outbox import UNKNOWN, State
 from chatbe.wire import codec, frames
 from chatbe.wire.codes import CloseCode
 from chatbe.wire.websocket import encode_text_frame
-from messaging import following, selectors, stream
+from messaging import following, parts, selectors, stream
+from messaging.parts import Part
 from messaging.stream import Stream, Wanted
 
 if TYPE_CHECKING:
@@ -30,7 +31,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("messaging.sync")
 
 PAGE_CONVERSATIONS = 100
-PAGE_ROWS = 100
+"""Parts of a page at most."""
+PAGE_ROWS = 250
+"""Messages of a page at most: usually some 100 KiB."""
+PAGE_BYTES = 256 * 1024
+"""After a page of more bytes the next has fewer messages in proportion."""
 GAP_ROWS = 500
 STATES_AT_ONCE = 200
 ATTEMPTS = 30
@@ -235,19 +240,24 @@ async def _serve(socket: SocketConsumer, wanted: list[Wanted], cursors: dict[str
 
     `cursors` is moved to where the stream stands.
     """
+    rows = PAGE_ROWS
     while True:
         while wanted:
-            page, wanted = wanted[:PAGE_CONVERSATIONS], wanted[PAGE_CONVERSATIONS:]
-            pieces, ends = await socket.node.call(stream.read, page, limit=PAGE_ROWS)
-            await _write(socket, [_frame(socket, piece) for piece in pieces])
-            cursors.update(ends)
-            unfinished = [item for item in page if ends[item.conversation] < item.head]
-            for item in unfinished:
-                item.after = ends[item.conversation]
-            wanted = unfinished + wanted
+            page = _page(wanted, rows)
+            found = await socket.node.call_together(parts.read, (page, rows))
+            ready = [_frames(socket, part) for part in found]
+            # Where messages are long, the next page has fewer of them.
+            rows = max(1, min(PAGE_ROWS, rows * PAGE_BYTES // max(1, sum(map(len, ready)))))
+            await _write(socket, ready)
+            unfinished = []
+            for item, part in zip(page, found, strict=True):
+                cursors[item.conversation] = item.after = part.end
+                if part.end < item.head:
+                    unfinished.append(item)
+            wanted = unfinished + wanted[len(page) :]
         if not socket.lag:
             socket.missed_marks = False
-            await _send_marks(socket)
+            await _send_marks(socket, any_at_all=bool(cursors))
         if not socket.lag and not socket.missed_marks:
             return
         # Too much happened meanwhile to be held: read on from where holding was given up.
@@ -256,20 +266,38 @@ async def _serve(socket: SocketConsumer, wanted: list[Wanted], cursors: dict[str
         wanted = await _wanted(socket, cursors)
 
 
-def _frame(socket: SocketConsumer, piece: stream.Piece) -> bytes:
-    """The event's frame, or that of the ack which stands for it on this socket, or both."""
-    ack = socket.take_ack(piece.conversation, piece.rev)
-    if ack is None or isinstance(ack, frames.ChangeAck):
-        event = encode_text_frame(codec.encode(piece.event))
-        return event if ack is None else event + encode_text_frame(codec.encode(ack))
-    return encode_text_frame(codec.encode(ack))
+def _page(wanted: list[Wanted], rows: int) -> list[Wanted]:
+    """What to read next: so many parts that `rows` messages may be in them, or `PAGE_CONVERSATIONS`."""
+    for count, want in enumerate(wanted[:PAGE_CONVERSATIONS]):
+        if rows <= 0:
+            return wanted[:count]
+        rows -= want.head - want.after
+    return wanted[:PAGE_CONVERSATIONS]
 
 
-async def _send_marks(socket: SocketConsumer) -> None:
-    """The marks in the user's conversations, in frames of a bounded size, then what they have muted."""
+def _frames(socket: SocketConsumer, part: Part) -> bytes:
+    """The part's events, some with the ack that follows them on this socket, or with the one that stands for it."""
+    if not socket.acks:
+        return part.frames()
+    ready = []
+    for rev, payload in zip(part.revs, part.payloads, strict=True):
+        ack = socket.take_ack(part.conversation, rev)
+        if ack is None or isinstance(ack, frames.ChangeAck):
+            ready.append(encode_text_frame(payload))
+        if ack is not None:
+            ready.append(encode_text_frame(codec.encode(ack)))
+    return b"".join(ready)
+
+
+async def _send_marks(socket: SocketConsumer, *, any_at_all: bool) -> None:
+    """The marks in the user's conversations, if there are `any_at_all`, in frames of a bounded size, then what
+    they have muted."""
+    if not any_at_all:
+        await _write_events(socket, [frames.Marks({})])
+        return
     user_id = socket.identity.user_id
-    marks = await socket.node.call(stream.marks_of, user=user_id)
-    muted = await socket.node.call(stream.muted_of, user=user_id)
+    marks = await socket.node.call_together(stream.marks_of, user_id)
+    muted = await socket.node.call_together(stream.muted_of, user_id)
     # What has been joined since is told with the group itself.
     followed = {topic.id for topic in socket.user.topics}
     known = {conversation: members for conversation, members in marks.items() if conversation in followed}
@@ -281,10 +309,10 @@ async def _send_marks(socket: SocketConsumer) -> None:
 async def _write(socket: SocketConsumer, ready: list[bytes]) -> None:
     """Write when the transport has room."""
     _alive(socket)
-    if ready:
+    if data := b"".join(ready):
         await socket.writable()
         _alive(socket)
-        socket.transport.write_frames(b"".join(ready))
+        socket.transport.write_frames(data)
 
 
 def _go_live(socket: SocketConsumer, cursors: dict[str, int]) -> None:

@@ -15,17 +15,21 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.conf import settings
 from django.db import connection
 
+from accounts import selectors as accounts
+from chatbe.core import clock, ids
 from chatbe.core.errors import Unavailable
+from chatbe.hub import fanout
 from chatbe.wire import frames
 from chatbe.wire.codes import CloseCode
 from messaging import stream
-from messaging.models import Membership
+from messaging.models import Membership, Message
 from messaging.services import Mark, tell_lost_marks
 
 if TYPE_CHECKING:
@@ -37,6 +41,8 @@ logger = logging.getLogger("messaging.tails")
 
 KEPT_SECONDS = 600.0
 """Rows of the log live at least so long; a process that did not ask for half of it begins afresh."""
+SLOWEST_COMMIT = timedelta(seconds=60)
+"""What was made before a question is committed, or never, within so long; another server's clock may differ by less."""
 
 ASK = """
     SELECT pg_current_snapshot()::text, pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
@@ -89,6 +95,19 @@ def forget(before: int) -> None:
         cursor.execute("DELETE FROM messaging_change WHERE xid < %s::text::xid8", [str(before)])
 
 
+def opened_since(moment: datetime) -> list[tuple[str, str]]:
+    """Conversations whose first message was taken in after `moment`, each with each of its members; blocking.
+
+    For a process that is alone with its database: ids are of its own clock, and in the order of time.
+    """
+    firsts = Message.objects.filter(id__gte=ids.uuid7_floor(moment), seq=1)
+    rows = Membership.objects.filter(active=True, conversation__in=firsts.values("conversation"))
+    return [
+        (str(conversation), str(user))
+        for conversation, user in rows.values_list("conversation_id", "user_id")
+    ]
+
+
 def members_here(conversations: list[str], users: list[str]) -> list[tuple[str, str]]:
     """Which of `users` are members of which of `conversations`; blocking."""
     rows = Membership.objects.filter(
@@ -116,6 +135,7 @@ class TailPart:
         self._xmax = 0
         self._asked_at = time.monotonic()
         self._old: list[tuple[float, int]] = []
+        self._looked_at = clock.now()
         if connection.vendor == "postgresql":
             found = await node.call(ask, "")
             self._snapshot, self._xmax = found.snapshot, found.xmax
@@ -124,6 +144,9 @@ class TailPart:
     async def stop(self) -> None:
         """Stop asking."""
         self._task.cancel()
+
+    def arriving(self, socket: SocketConsumer) -> None:
+        """Nothing to ask for."""
 
     async def connected(self, socket: SocketConsumer) -> None:
         """Nothing to send."""
@@ -140,6 +163,9 @@ class TailPart:
     def bus_lost(self) -> None:
         """Ask at once."""
         self._wake.set()
+
+    def database_replaced(self) -> None:
+        """It is this part that finds it."""
 
     async def _run(self) -> None:
         period = settings.CHATBE_TAIL_PERIOD
@@ -159,7 +185,11 @@ class TailPart:
     async def _look(self) -> None:
         hub = self.node.hub
         if connection.vendor != "postgresql":
+            moment = clock.now()
+            for conversation, user in await self.node.call(opened_since, self._looked_at - SLOWEST_COMMIT):
+                hub.discover(conversation, user)
             await hub.check_all()
+            self._looked_at = moment
             return
         now = time.monotonic()
         found = await self.node.call(ask, self._snapshot)
@@ -177,16 +207,30 @@ class TailPart:
             for conversation, user in await self.node.call(members_here, list(found.opened), list(hub.users)):
                 hub.discover(conversation, user)
         tell_lost_marks(hub, found.marks)
+        changed = [user for user in found.users if user in hub.users]
+        if changed:
+            await self._tell_who_added(changed, since=clock.now() - timedelta(seconds=now - self._asked_at))
         hub.forget_heard()
-        for user in found.users:
-            if user in hub.users:
-                await self._rights_changed(user)
+        for user in changed:
+            await self._rights_changed(user)
         # Only now: had something failed, the same question is asked again.
         self._snapshot, self._xmax, self._asked_at = found.snapshot, found.xmax, now
         self._old.append((now, found.xmin))
         if self._old[0][0] < now - KEPT_SECONDS:
             await self.node.call(forget, self._old[0][1])
             self._old = [entry for entry in self._old if entry[0] >= now - KEPT_SECONDS]
+
+    async def _tell_who_added(self, users: list[str], *, since: datetime) -> None:
+        """Tell local users of those who have added them since a moment, if it was not heard."""
+        hub = self.node.hub
+        targets = [UUID(user) for user in users]
+        for added in await self.node.call(
+            accounts.contacts_added, targets=targets, since=since - SLOWEST_COMMIT
+        ):
+            user = str(added.target)
+            if not hub.has_heard(user, added.identity):
+                event = frames.Contact(username=added.username, added=True, mutual=added.mutual)
+                hub.apply(fanout.user_envelope(user, event, identity=added.identity))
 
     async def _rights_changed(self, user: str) -> None:
         """Judge the user's sockets again, and let the parts look at contacts and memberships."""
@@ -203,3 +247,5 @@ class TailPart:
         for socket in list(self.node.hub.sockets.values()):
             socket.close(CloseCode.RESTARTING)
         self.node.hub.forget_all()
+        for part in self.node.parts:
+            part.database_replaced()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,12 @@ from uuid import UUID
 from django.conf import settings
 
 from accounts import selectors as accounts
+from chatbe.core.clock import microseconds, moment
 from chatbe.hub.registry import Handler
 from chatbe.wire import codec, frames
 from chatbe.wire.websocket import encode_text_frame
 from presence import registry, services
-from presence.registry.base import Change, Status, microseconds, moment
+from presence.registry.base import Change, Status
 
 if TYPE_CHECKING:
     from chatbe.hub.consumer import SocketConsumer
@@ -56,6 +57,10 @@ class PresencePart:
         """Finish."""
         await self.service.stop()
 
+    def arriving(self, socket: SocketConsumer) -> None:
+        """Ask for the contacts."""
+        self.service.arriving(user=socket.user_key, connection=socket.connection)
+
     async def connected(self, socket: SocketConsumer) -> None:
         """Send `friends`, and count the socket as its user's."""
         await self.service.connected(
@@ -79,6 +84,9 @@ class PresencePart:
     def bus_lost(self) -> None:
         """Ask the registry what has changed."""
         self.service.bus_interrupted()
+
+    def database_replaced(self) -> None:
+        """Every socket is closed, and contacts are read anew when they come back."""
 
 
 def on_presence(node: Node, notice: dict[str, Any]) -> None:
@@ -140,14 +148,14 @@ class _NodeSockets:
     def __init__(self, node: Node) -> None:
         self._node = node
 
-    def send(self, connections: Iterable[str], event: frames.Event) -> None:
-        """Offer one ready frame to each."""
+    def send(self, connections: Iterable[str], events: Sequence[frames.Event]) -> None:
+        """Offer the same ready frames to each, in one piece."""
         sockets = self._node.hub.sockets
-        frame = encode_text_frame(codec.encode(event))
+        ready = b"".join([encode_text_frame(codec.encode(event)) for event in events])
         for connection in connections:
             socket = sockets.get(connection)
             if socket is not None:
-                socket.offer_event(frame, in_stream=False)
+                socket.offer_event(ready, in_stream=False)
 
 
 class _NodeDirectory:
@@ -156,9 +164,9 @@ class _NodeDirectory:
     def __init__(self, node: Node) -> None:
         self._node = node
 
-    async def mutual_contacts(self, user: str) -> Sequence[services.MutualContact]:
+    def mutual_contacts(self, user: str) -> Awaitable[Sequence[services.MutualContact]]:
         """One query."""
-        return await self._node.call(partial(accounts.mutual_contacts, user_id=UUID(user)))
+        return self._node.call(accounts.mutual_contacts, user_id=UUID(user))
 
     async def store_last_seen(self, seen: Mapping[str, datetime]) -> None:
         """Three statements for any number of users."""

@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models import Case, Value, When
 
 from accounts.models import User
@@ -45,8 +45,8 @@ class MutualContact(Protocol):
     """One of a user's mutual contacts, as `accounts.selectors.mutual_contacts` gives them."""
 
     @property
-    def id(self) -> UUID:
-        """Who."""
+    def key(self) -> str:
+        """Who: their id as text."""
 
     @property
     def username(self) -> str:
@@ -67,14 +67,14 @@ class Bus(Protocol):
 class Sockets(Protocol):
     """The sockets of this process."""
 
-    def send(self, connections: Iterable[str], event: frames.Event) -> None:
-        """Send an event to those of `connections` that are still there; encoded once."""
+    def send(self, connections: Iterable[str], events: Sequence[frames.Event]) -> None:
+        """Send events, in order, to those of `connections` that are still there; encoded once."""
 
 
 class Directory(Protocol):
     """What the database knows. Raises `chatbe.core.errors.Unavailable` when it does not answer."""
 
-    async def mutual_contacts(self, user: str) -> Sequence[MutualContact]:
+    def mutual_contacts(self, user: str) -> Awaitable[Sequence[MutualContact]]:
         """Those with whom `user` has added each other, and neither blocks the other."""
 
     async def store_last_seen(self, seen: Mapping[str, datetime]) -> None:
@@ -84,7 +84,7 @@ class Directory(Protocol):
 class _Watched:
     """A user whose status some local user is told."""
 
-    __slots__ = ("status", "stored_seen", "user", "username", "watchers")
+    __slots__ = ("_told", "status", "stored_seen", "user", "username", "watchers")
 
     def __init__(self, user: str, username: str, stored_seen: datetime | None) -> None:
         self.user = user
@@ -93,12 +93,15 @@ class _Watched:
         self.status: Status | None = None
         """What every told socket of every watcher knows; None until the registry was asked."""
         self.watchers: set[_LocalUser] = set()
+        self._told: tuple[datetime | None, str | None] = (None, None)
 
     @property
     def last_seen(self) -> str | None:
-        """In the form of the wire."""
-        heard = self.status.last_seen if self.status is not None else None
-        return clock.optional_timestamp(heard or self.stored_seen)
+        """In the form of the wire; made once, for all who are told."""
+        seen = (self.status.last_seen if self.status is not None else None) or self.stored_seen
+        if self._told[0] is not seen:
+            self._told = (seen, clock.optional_timestamp(seen))
+        return self._told[1]
 
 
 class _LocalUser:
@@ -118,6 +121,10 @@ class _LocalUser:
     def told(self) -> list[str]:
         """The connections that are told changes."""
         return [connection for connection, introduced in self.connections.items() if introduced]
+
+
+_Reading = tuple[int, Awaitable[Sequence[MutualContact]]]
+"""The user's `revision` before it, and the contacts that are being read."""
 
 
 class PresenceService:
@@ -142,7 +149,11 @@ class PresenceService:
         self._sweep_every = sweep_every
         self._leases: dict[str, Lease] = {}
         self._users: dict[str, _LocalUser] = {}
+        self._arriving: dict[str, tuple[_LocalUser, int, asyncio.Future[Sequence[MutualContact]]]] = {}
+        """Connections that are not admitted yet, each with the reading of its user's contacts."""
         self._watched: dict[str, _Watched] = {}
+        self._gathered: dict[str, list[frames.Event]] | None = None
+        """While changes that came together are taken in: what each connection is told."""
         self._cursor: Cursor | None = None
         self._compare_due = False
         self._versions_void = False
@@ -224,18 +235,22 @@ class PresenceService:
 
     # --- sockets -----------------------------------------------------------------------------------
 
+    def arriving(self, *, user: str, connection: str) -> None:
+        """A socket may be admitted: begin to read its user's contacts. `connected` or `disconnected` follows."""
+        local = self._local(user, connection)
+        reading = asyncio.ensure_future(self._directory.mutual_contacts(user))
+        self._arriving[connection] = (local, local.revision, reading)
+
     async def connected(self, *, user: str, connection: str, session: str) -> None:
         """A socket was admitted: take its lease, and send it `friends`.
 
         Raises `Unavailable` when the database does not answer; without the registry the last known
         statuses are told.
         """
-        local = self._users.get(user)
-        if local is None:
-            local = self._users[user] = _LocalUser(user)
-        local.connections[connection] = False
+        local = self._local(user, connection)
         self._leases[connection] = Lease(user, session)
-        await self._load_contacts(local)
+        early = self._arriving.pop(connection, None)
+        await self._load_contacts(local, begun=None if early is None else early[1:])
         if connection not in local.connections:
             return
         registering = asyncio.create_task(self._register(connection, local.user, session))
@@ -247,6 +262,13 @@ class PresenceService:
 
     def disconnected(self, connection: str) -> None:
         """A socket is gone; repeatable."""
+        early = self._arriving.pop(connection, None)
+        if early is not None:
+            local, _, reading = early
+            if not reading.cancel() and not reading.cancelled():
+                # Nobody wants to know any more, not even why it failed.
+                reading.exception()
+            self._leave(local, connection)
         lease = self._forget(connection)
         if lease is None:
             return
@@ -260,7 +282,11 @@ class PresenceService:
         local = self._users.get(user)
         if local is None:
             return
-        leases = {connection: self._leases[connection] for connection in local.connections}
+        leases = {
+            connection: self._leases[connection]
+            for connection in local.connections
+            if connection in self._leases
+        }
         ended = {
             connection: lease.session
             for connection, lease in leases.items()
@@ -289,10 +315,20 @@ class PresenceService:
 
     def on_bus(self, changes: Iterable[Change]) -> None:
         """Some process has published these."""
-        for user, status in changes:
-            watched = self._watched.get(user)
-            if watched is not None:
-                self._apply(watched, status)
+        gathered = self._gathered = {}
+        try:
+            for user, status in changes:
+                watched = self._watched.get(user)
+                if watched is not None:
+                    self._apply(watched, status)
+        finally:
+            self._gathered = None
+        # Who watches the same people is told the same, and what one is told goes in one piece.
+        audiences: dict[tuple[int, ...], tuple[list[str], list[frames.Event]]] = {}
+        for connection, events in gathered.items():
+            audiences.setdefault(tuple(map(id, events)), ([], events))[0].append(connection)
+        for audience, events in audiences.values():
+            self._sockets.send(audience, events)
 
     def bus_interrupted(self) -> None:
         """The bus may have lost something: ask the registry what has changed."""
@@ -386,15 +422,26 @@ class PresenceService:
         lease = self._leases.pop(connection, None)
         if lease is None:
             return None
-        local = self._users[lease.user]
+        self._leave(self._users[lease.user], connection)
+        return lease
+
+    def _local(self, user: str, connection: str) -> _LocalUser:
+        """The user, with this connection among theirs."""
+        local = self._users.get(user)
+        if local is None:
+            local = self._users[user] = _LocalUser(user)
+        local.connections.setdefault(connection, False)
+        return local
+
+    def _leave(self, local: _LocalUser, connection: str) -> None:
+        """The user has lost a connection; with the last one they are forgotten."""
         del local.connections[connection]
         if not local.connections:
-            del self._users[lease.user]
-            self._contacts_due.discard(lease.user)
+            del self._users[local.user]
+            self._contacts_due.discard(local.user)
             for watched in local.contacts.values():
                 self._unwatch(local, watched)
             local.contacts = {}
-        return lease
 
     def _errand(self, work: Any) -> None:
         """Do something in the background; the periodic work makes good what does not succeed."""
@@ -411,16 +458,20 @@ class PresenceService:
         self._contacts_due.discard(local.user)
         await self._ask([watched for watched in local.contacts.values() if watched.status is None])
 
-    async def _load_contacts(self, local: _LocalUser) -> None:
-        """Bring a local user's contacts to the state of the database; their sockets are told what follows."""
+    async def _load_contacts(self, local: _LocalUser, *, begun: _Reading | None = None) -> None:
+        """Bring a local user's contacts to the state of the database; their sockets are told what follows.
+
+        A reading that has `begun` counts, unless there was news since.
+        """
         while True:
-            revision = local.revision
-            contacts = await self._directory.mutual_contacts(local.user)
+            revision, reading = begun or (local.revision, self._directory.mutual_contacts(local.user))
+            begun = None
+            contacts = await reading
             if revision == local.revision:
                 break
         if self._users.get(local.user) is not local:
             return
-        present = {str(contact.id): contact for contact in contacts}
+        present = {contact.key: contact for contact in contacts}
         for user in [user for user in local.contacts if user not in present]:
             watched = local.contacts.pop(user)
             self._unwatch(local, watched)
@@ -474,30 +525,29 @@ class PresenceService:
             )
 
     def _send(self, connections: list[str], event: frames.Event) -> None:
-        if connections:
-            self._sockets.send(connections, event)
+        if self._gathered is not None:
+            for connection in connections:
+                self._gathered.setdefault(connection, []).append(event)
+        elif connections:
+            self._sockets.send(connections, (event,))
 
     def _introduce(self, local: _LocalUser, connection: str) -> None:
         """Send `friends`, and from here on changes: in one turn of the loop, so that none falls between."""
         contacts = sorted(local.contacts.values(), key=_present_first)
         listed, rest = contacts[:FRIENDS_LISTED], contacts[FRIENDS_LISTED:]
-        self._sockets.send(
-            [connection],
-            frames.Friends(
-                total=len(contacts),
-                online=sum(_is_online(watched) for watched in contacts),
-                friends=[
-                    frames.Friend(
-                        username=watched.username, online=_is_online(watched), last_seen=watched.last_seen
-                    )
-                    for watched in listed
-                ],
-            ),
+        friends = frames.Friends(
+            total=len(contacts),
+            online=sum(_is_online(watched) for watched in contacts),
+            friends=[
+                frames.Friend(
+                    username=watched.username, online=_is_online(watched), last_seen=watched.last_seen
+                )
+                for watched in listed
+            ],
         )
+        more = [_presence(watched) for watched in rest if _is_online(watched)]
+        self._sockets.send([connection], [friends, *more])
         local.connections[connection] = True
-        for watched in rest:
-            if _is_online(watched):
-                self._sockets.send([connection], _presence(watched))
 
 
 def _is_online(watched: _Watched) -> bool:
@@ -519,16 +569,25 @@ async def _tolerant(work: Awaitable[None]) -> None:
         logger.info("presence goes on later", extra={"reason": error.detail})
 
 
+# The rows are locked in one order, so that two processes cannot wait for each other.
+LAST_SEEN = """
+    UPDATE accounts_user u SET last_seen_at = later.seen
+      FROM (SELECT x.id, told.seen
+              FROM unnest(%s::uuid[], %s::timestamptz[]) AS told(id, seen) JOIN accounts_user x ON x.id = told.id
+             WHERE x.last_seen_at IS NULL OR x.last_seen_at < told.seen
+             ORDER BY x.id FOR NO KEY UPDATE OF x) later
+     WHERE u.id = later.id"""
+
+
 def last_seen_store(*, seen: Mapping[UUID, datetime]) -> None:
     """Keep when users were last online, where that is later than what is stored. Blocking."""
+    database = connections["default"]
+    if database.vendor == "postgresql":
+        with database.cursor() as cursor:
+            cursor.execute(LAST_SEEN, [list(seen), list(seen.values())])
+        return
     with transaction.atomic():
-        # Locked in one order, so that two processes cannot wait for each other.
-        rows = (
-            User.objects.filter(pk__in=seen)
-            .order_by("pk")
-            .select_for_update(no_key=True)
-            .values_list("pk", "last_seen_at")
-        )
+        rows = User.objects.filter(pk__in=seen).order_by("pk").values_list("pk", "last_seen_at")
         later = {pk: seen[pk] for pk, stored in rows if stored is None or stored < seen[pk]}
         if later:
             moments = Case(*(When(pk=pk, then=Value(moment)) for pk, moment in later.items()))

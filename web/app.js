@@ -3,7 +3,7 @@
 import { fill, h, toast } from "./dom.js";
 import { entrance } from "./entrance.js";
 import { icon } from "./icons.js";
-import { chat, contacts, explain, learn, loadPeople, nameOf } from "./session.js";
+import { chat, contacts, explain, learn, loadPeople, nameOf, postWhatWasNoted } from "./session.js";
 import { sidebar } from "./sidebar.js";
 import { thread } from "./thread.js";
 
@@ -26,6 +26,7 @@ function enter() {
   fill(root, h("div.shell", {}, connectionBar(), h("div.columns", {}, side.element, pane)));
   route();
   side.draw();
+  postWhatWasNoted();
   chat.connect();
 }
 
@@ -48,7 +49,7 @@ function route() {
     fill(pane, h("div.nothing-open", {},
       h("img", { src: "/static/web/icon.svg", alt: "", width: 72, height: 72 }),
       h("h2", {}, "Pick a chat"),
-      h("p", {}, "or find somebody new with ", h("kbd", {}, "Ctrl"), " ", h("kbd", {}, "K"))));
+      h("p", {}, "or search with ", h("kbd", {}, "Ctrl"), " ", h("kbd", {}, "K"))));
   }
 }
 
@@ -108,7 +109,9 @@ chat.on("contact", ({ username, added, mutual }) => {
 });
 // A conversation that begins while the page is open comes without what is mine in it.
 chat.on("conversation", ({ id, conversation }) => {
-  if (conversation && conversation.info?.role === undefined && chat.status === "live") {
+  const { info } = conversation ?? {};
+  // Nor is my role among the first hundred members of a large group.
+  if (info && (info.role === undefined || info.member_count > info.members.length) && chat.status === "live") {
     chat.loadConversation(id).then(() => side?.draw(), () => undefined);
   }
 });

@@ -1,9 +1,9 @@
 /** New chats and groups, people, settings and devices. */
 
-import { confirmation, debounce, dialog, fill, h, toast } from "./dom.js";
-import { avatar, fullTime, lastSeen, oneLine } from "./format.js";
+import { confirmation, debounce, dialog, fill, h, menu, toast } from "./dom.js";
+import { avatar, dateOf, lastSeen, oneLine, size } from "./format.js";
 import { icon } from "./icons.js";
-import { blocked, chat, contacts, explain, features, learn, loadPeople, nameOf, presence, titleOf } from "./session.js";
+import { blocked, chat, contacts, explain, features, learn, loadPeople, nameOf, onPeople, presence, requests, titleOf } from "./session.js";
 
 /** Do something that the server may refuse; whether it was done. */
 export async function attempt(work, done) {
@@ -26,23 +26,26 @@ function person(username, ...more) {
     ...more);
 }
 
-/** Find somebody to chat with, or make a group. */
+/** Find somebody to chat with, answer those who ask, or make a group. */
 export function newChat(open) {
   dialog("New chat", (close) => {
     let people = [];
     const chosen = new Set();
     let isGroup = false;
+    const asking = h("section", { "aria-label": "Who added you" });
     const list = h("ul.people", { "aria-label": "People" });
     const title = h("input", { placeholder: "Name of the group", "aria-label": "Name of the group", maxLength: 100, oninput: draw });
-    const make = h("button.button.primary", {
-      type: "button",
-      onclick: () => attempt(async () => {
-        const conversation = await chat.createGroup({ title: title.value.trim(), members: [...chosen] });
-        close();
-        open(conversation.id);
-      }),
-    }, "Create group");
-    const bottom = h("div.group-bar", {}, title, make);
+    const make = h("button.button.primary", { type: "submit" }, "Create group");
+    const bottom = h("form.group-bar", {
+      onsubmit: (event) => {
+        event.preventDefault();
+        attempt(async () => {
+          const conversation = await chat.createGroup({ title: title.value.trim(), members: [...chosen] });
+          close();
+          open(conversation.id);
+        });
+      },
+    }, title, make);
     const search = h("input", {
       type: "search", placeholder: "Find people by username", "aria-label": "Find people by username", autocomplete: "off",
       autocapitalize: "none", spellcheck: false, autofocus: true, oninput: () => (draw(), look()),
@@ -70,32 +73,33 @@ export function newChat(open) {
       groupSwitch?.setAttribute("aria-pressed", String(isGroup));
       bottom.hidden = !isGroup;
       make.disabled = !title.value.trim() || !chosen.size;
+      asking.hidden = isGroup || Boolean(asked) || !requests.length;
+      fill(asking, h("h3", {}, "Added you"), h("ul.people", {}, requests.map(({ username }) => person(username,
+        h("button.button.small.primary", { type: "button", "aria-label": `Accept ${username}`, onclick: () => change(() => chat.addContact(username)) }, "Accept"),
+        h("button.icon-button.small", { type: "button", title: "Block", "aria-label": `Block ${username}`, onclick: () => change(() => chat.block(username)) }, icon("block"))))));
       fill(list,
-        mine.map((username) => isGroup ? choice(username) : person(username,
+        !isGroup && !asked && requests.length && mine.length ? h("li", {}, h("h3", {}, "Your contacts")) : null,
+        mine.map((username) => isGroup ? choice(username, chosen, draw) : person(username,
           h("button.button.small.primary", { type: "button", "aria-label": `Chat with ${username}`, onclick: () => start(username) }, "Chat"),
           h("button.icon-button.small", {
             type: "button", title: "Remove from contacts", "aria-label": `Remove ${username} from contacts`,
-            onclick: () => attempt(() => chat.removeContact(username)).then(loadPeople).then(draw),
+            onclick: () => change(() => chat.removeContact(username)),
           }, icon("trash")))),
         isGroup ? null : others.map((username) => person(username,
-          h("button.button.small", { type: "button", "aria-label": `Add ${username}`, onclick: () => add(username) }, icon("plus"), "Add"))),
-        !mine.length && !others.length
+          h("button.button.small", { type: "button", "aria-label": `Add ${username}`, onclick: () => change(() => chat.addContact(username)) }, icon("plus"), "Add"))),
+        !mine.length && !others.length && asking.hidden
           ? h("li.empty", {}, asked ? "Nobody found." : "No contacts yet. Find people by their username.")
           : null);
     }
 
-    function choice(username) {
-      const box = h("input", {
-        type: "checkbox", checked: chosen.has(username), "aria-label": nameOf(username),
-        onchange: () => (box.checked ? chosen.add(username) : chosen.delete(username), (make.disabled = !title.value.trim() || !chosen.size)),
-      });
-      return person(username, box);
+    async function change(work) {
+      if (await attempt(work)) await attempt(loadPeople);
+      draw();
+      // The button that was pressed may be gone.
+      if (!element().contains(document.activeElement)) search.focus();
     }
 
-    async function add(username) {
-      if (await attempt(() => chat.addContact(username))) await loadPeople();
-      draw();
-    }
+    const element = () => search.closest("dialog");
 
     async function start(username) {
       await attempt(async () => {
@@ -105,9 +109,50 @@ export function newChat(open) {
       });
     }
 
+    const off = onPeople(() => (search.isConnected ? draw() : off()));
     draw();
-    return h("div.stack", {}, h("div.search", {}, icon("search"), search), groupSwitch, list, bottom);
+    return h("div.stack", {}, h("div.search", {}, icon("search"), search), groupSwitch, asking, list, bottom);
   });
+}
+
+/** A person with a box to choose them. */
+function choice(username, chosen, changed) {
+  const box = h("input", {
+    type: "checkbox", checked: chosen.has(username), "aria-label": nameOf(username),
+    onchange: () => (box.checked ? chosen.add(username) : chosen.delete(username), changed()),
+  });
+  const row = person(username, box);
+  row.classList.add("choice");
+  row.addEventListener("click", (event) => event.target !== box && box.click());
+  return row;
+}
+
+/** Who has read a message of a group. */
+export function readersOf(id, seq) {
+  dialog("Read by", () => {
+    const list = h("ul.people", {}, h("li.muted", {}, "Loading…"));
+    attempt(async () => {
+      const readers = (await chat.readers(id, seq)).filter(({ username }) => username !== chat.username);
+      fill(list, readers.length ? readers.map(({ username }) => person(username)) : h("li.empty", {}, "Nobody yet, as far as they let you know."));
+    });
+    return list;
+  }, { className: "narrow" });
+}
+
+/** A picture in full size. */
+export function viewPicture(one) {
+  const name = oneLine(one.name);
+  dialog(name, () => {
+    const frame = h("div.frame", {}, h("p.muted", {}, "Loading…"));
+    attempt(async () => {
+      const [found] = await chat.attachments([one.id]);
+      if (!found) return void fill(frame, h("p.muted", {}, "This picture is no longer there."));
+      fill(frame,
+        h("img", { src: found.url, alt: name, width: one.width, height: one.height }),
+        h("a.button", { href: found.url, download: one.name }, icon("download"), "Download", h("span.muted", {}, size(one.size))));
+    });
+    return frame;
+  }, { className: "viewer" });
 }
 
 /** Profile, looks, devices, blocked people, password. */
@@ -125,6 +170,15 @@ export function settings() {
         }),
         h("span", {}, value[0].toUpperCase() + value.slice(1)))));
 
+    const receipts = h("input", {
+      type: "checkbox", id: "read-receipts", checked: user.read_receipts ?? true,
+      onchange: async () => {
+        if (!(await attempt(() => chat.changeProfile({ read_receipts: receipts.checked }), "Saved."))) receipts.checked = !receipts.checked;
+      },
+    });
+    // Another device may have changed it.
+    chat.request("GET", "/v1/me").then(({ read_receipts: isOn }) => (receipts.checked = isOn ?? true), () => undefined);
+
     async function drawDevices() {
       await attempt(async () => {
         const all = await chat.devices();
@@ -132,7 +186,7 @@ export function settings() {
           h("span.text", {},
             h("bdi.name", {}, oneLine(device.device || device.user_agent || "Unknown device")),
             h("span.muted", {}, device.current ? "This device" : lastSeen(device.last_used_at ?? device.created_at).replace("Last seen", "Active"),
-              " · since ", fullTime(device.created_at))),
+              " · since ", dateOf(device.created_at))),
           device.current ? h("span.tag", {}, "current") : h("button.button.small.danger", {
             type: "button", "aria-label": `Sign out ${device.device || "this device"}`,
             onclick: () => attempt(() => chat.revoke(device.id), "Device signed out.").then(drawDevices),
@@ -176,6 +230,8 @@ export function settings() {
           h("div.inline", {}, name, h("button.button", { type: "submit" }, "Save")),
           h("p.hint", {}, `@${user.username}`))),
       h("section", {}, h("h3", {}, "Theme"), theme),
+      features.has("groups") ? h("section", {}, h("h3", {}, "Privacy"), h("div.check", {}, receipts,
+        h("label", { for: "read-receipts" }, "Show others what I have read", h("span.hint", {}, "Without it you do not see what they have read either.")))) : null,
       h("section", {}, h("h3", {}, "Devices"), devices),
       h("section", {}, h("h3", {}, "Blocked people"), blocks),
       h("details", {}, h("summary", {}, "Change password"), passwordForm),
@@ -205,50 +261,108 @@ function setTheme(value) {
   }
 }
 
-/** A group: its members, and what one may do with it. */
+const ROLES = { owner: "Owner", admin: "Admin", member: "Member" };
+
+/** A group: its name, its members, and what one may do with it. */
 export function groupInfo(conversation) {
+  const { id } = conversation;
   dialog("Group", (close) => {
-    const title = h("input", { value: conversation.info.title ?? "", maxLength: 100, "aria-label": "Name of the group" });
-    const list = h("ul.people", { "aria-label": "Members" });
-    const newcomer = h("select", { "aria-label": "Somebody to add" });
-    let mine = conversation.info.role ?? "member";
+    const title = h("input", { id: "group-title", value: conversation.info.title ?? "", maxLength: 100, required: true });
+    const description = h("textarea", { id: "group-description", value: conversation.info.description ?? "", rows: 2, maxLength: 500 });
+    const history = h("input", { type: "checkbox", id: "group-history", checked: conversation.info.history === "all" });
+    const save = h("button.button", { type: "submit" }, "Save");
+    const form = h("form.stack", {
+      onsubmit: (event) => {
+        event.preventDefault();
+        const changes = { title: title.value.trim(), description: description.value.trim(), history: history.checked ? "all" : "joined" };
+        attempt(() => chat.changeConversation(id, changes), "Saved.");
+      },
+    },
+      h("div", {}, h("label", { for: "group-title" }, "Name"), title),
+      h("div", {}, h("label", { for: "group-description" }, "What it is about"), description),
+      h("div.check", {}, history, h("label", { for: "group-history" }, "New members see earlier messages")),
+      save);
+    const list = h("ul.people", { "aria-label": "Members" }, h("li.muted", {}, "Loading…"));
+    const count = h("h3", {}, "Members");
+    const add = h("button.button", { type: "button", onclick: () => addMembers(id, members, load) }, icon("plus"), "Add members");
+    const actions = h("div.actions");
+    let members = [];
 
     async function load() {
+      if (!list.isConnected && members.length) return;
       await attempt(async () => {
-        const members = await chat.members(conversation.id);
-        mine = members.find(({ username }) => username === chat.username)?.role ?? mine;
+        members = await chat.members(id);
+        const mine = members.find(({ username }) => username === chat.username)?.role ?? "member";
         const isHead = mine !== "member";
-        const names = new Set(members.map(({ username }) => username));
-        fill(list, members.map(({ username, role }) => person(username,
-          role === "member" ? null : h("span.tag", {}, role),
-          mine === "owner" && role !== "owner"
-            ? h("button.button.small.quiet", {
-                type: "button",
-                onclick: () => attempt(() => chat.setRole(conversation.id, username, role === "admin" ? "member" : "admin")).then(load),
-              }, role === "admin" ? "Make member" : "Make admin")
-            : null,
-          isHead && username !== chat.username && role !== "owner"
-            ? h("button.icon-button.small", {
-                type: "button", "aria-label": `Remove ${username}`, title: "Remove",
-                onclick: () => attempt(() => chat.removeMember(conversation.id, username)).then(load),
-              }, icon("trash"))
-            : null)));
-        fill(newcomer, h("option", { value: "" }, "Add somebody…"),
-          [...contacts.keys()].filter((name) => !names.has(name)).map((name) => h("option", { value: name }, nameOf(name))));
-        newcomer.hidden = title.disabled = !isHead;
+        const isReadable = isHead || description.value;
+        for (const field of [title, description, history]) field.disabled = !isHead;
+        description.parentElement.hidden = !isReadable;
+        save.hidden = !isHead;
+        add.hidden = !isHead;
+        count.textContent = `${members.length} ${members.length === 1 ? "member" : "members"}`;
+        fill(list, members.map(({ username, role }) => {
+          const choices = [
+            mine === "owner" && role !== "owner" && {
+              label: role === "admin" ? "Make a member" : "Make an admin", icon: icon("person"),
+              run: () => change(() => chat.setRole(id, username, role === "admin" ? "member" : "admin")),
+            },
+            mine === "owner" && role !== "owner" && {
+              label: "Hand the group over", icon: icon("people"),
+              run: () => confirmation("Hand the group over?", `${oneLine(nameOf(username))} becomes its owner, and you an admin.`, "Hand over", () => change(() => chat.setRole(id, username, "owner"))),
+            },
+            username !== chat.username && (mine === "owner" || (mine === "admin" && role === "member")) && {
+              label: "Remove", icon: icon("trash"), danger: true,
+              run: () => confirmation(`Remove ${oneLine(nameOf(username))}?`, "They no longer get the messages of this group.", "Remove", () => change(() => chat.removeMember(id, username))),
+            },
+          ].filter(Boolean);
+          return person(username,
+            role === "member" ? null : h("span.tag", {}, ROLES[role]),
+            choices.length
+              ? h("button.icon-button.small", {
+                  type: "button", "aria-label": `Actions for ${username}`, title: "Actions", "aria-haspopup": "menu",
+                  onclick: ({ currentTarget }) => menu(currentTarget, `Actions for ${username}`, choices),
+                }, icon("more"))
+              : null);
+        }));
+        const isAlone = members.length === 1;
+        fill(actions,
+          mine === "owner" && h("button.button.danger", {
+            type: "button", onclick: () => confirmation("Dissolve the group?", "It ends for everybody, with all its messages.", "Dissolve",
+              async () => (await attempt(() => chat.dissolve(id))) && close()),
+          }, "Dissolve group"),
+          mine === "owner" && !isAlone ? null : h("button.button.danger", {
+            type: "button", onclick: () => confirmation("Leave the group?", `You will no longer get the messages of “${titleOf(conversation)}”.`, "Leave",
+              async () => (await attempt(() => chat.removeMember(id, chat.username))) && close()),
+          }, "Leave group"));
       });
     }
-    newcomer.onchange = () => newcomer.value && attempt(() => chat.addMembers(conversation.id, [newcomer.value])).then(load);
+
+    async function change(work) {
+      if (await attempt(work)) await load();
+    }
+
+    const off = chat.on("conversation", ({ id: changed, conversation: held }) => {
+      if (!list.isConnected) off();
+      else if (changed === id) held ? load() : close();
+    });
     load();
-    return h("div.stack", {},
-      h("form.inline", {
-        onsubmit: (event) => (event.preventDefault(), attempt(() => chat.changeConversation(conversation.id, { title: title.value.trim() }), "Renamed.")),
-      }, title, h("button.button", { type: "submit" }, "Rename")),
-      list, newcomer,
-      h("div.actions", {},
-        h("button.button.danger", {
-          type: "button", onclick: () => confirmation("Leave the group?", `You will no longer get the messages of “${titleOf(conversation)}”.`, "Leave",
-            async () => (await attempt(() => chat.removeMember(conversation.id, chat.username))) && close()),
-        }, "Leave group")));
+    return h("div.stack.sections", {}, form, h("section", {}, h("div.section-head", {}, count, add), list), actions);
   });
+}
+
+function addMembers(id, members, done) {
+  dialog("Add members", (close) => {
+    const chosen = new Set();
+    const already = new Set(members.map(({ username }) => username));
+    const others = [...contacts.keys()].filter((name) => !already.has(name));
+    const confirm = h("button.button.primary", {
+      type: "button", disabled: true, onclick: async () => (await attempt(() => chat.addMembers(id, [...chosen]))) && (close(), done()),
+    }, "Add");
+    const changed = () => (confirm.disabled = !chosen.size);
+    return h("div.stack", {},
+      h("ul.people", { "aria-label": "Contacts" }, others.length
+        ? others.map((username) => choice(username, chosen, changed))
+        : h("li.empty", {}, "All your contacts are here already.")),
+      h("div.actions", {}, h("button.button.quiet", { type: "button", onclick: close }, "Cancel"), confirm));
+  }, { className: "narrow" });
 }

@@ -1,5 +1,7 @@
 /** Small helpers for the DOM. Text only ever becomes text nodes. */
 
+import { icon } from "./icons.js";
+
 /**
  * An element: properties by name; `on…` are listeners, `aria-…`, `data-…` and `role` attributes.
  *
@@ -32,9 +34,14 @@ function flat(children) {
   return children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
 }
 
+const toasts = document.getElementById("toasts");
+
 export function toast(text, kind = "") {
+  // An open dialog covers all else, to eyes and to screen readers.
+  const place = [...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body;
+  if (toasts.parentElement !== place) place.append(toasts);
   const one = h(`div.toast${kind ? `.${kind}` : ""}`, {}, text);
-  document.getElementById("toasts").append(one);
+  toasts.append(one);
   setTimeout(() => one.remove(), 6000);
 }
 
@@ -62,11 +69,12 @@ export function dialog(title, content, { className = "" } = {}) {
   const element = h(`dialog.dialog${className && `.${className}`}`, { "aria-labelledby": id });
   const close = () => element.close();
   element.addEventListener("close", () => {
+    if (element.contains(toasts)) document.body.append(toasts);
     element.remove();
     if (before instanceof HTMLElement && before.isConnected) before.focus();
   });
   element.addEventListener("pointerdown", (event) => event.target === element && close());
-  const closing = h("button.icon-button", { type: "button", "aria-label": "Close", onclick: close }, "✕");
+  const closing = h("button.icon-button", { type: "button", "aria-label": "Close", title: "Close", onclick: close }, icon("close"));
   element.append(h("div.dialog-box", {}, h("header", {}, h("h2", { id }, title), closing), content(close)));
   document.body.append(element);
   element.showModal();
@@ -109,7 +117,7 @@ export function menu(anchor, label, items) {
     element.remove();
     if (hadFocus && anchor instanceof HTMLElement && anchor.isConnected) anchor.focus();
   });
-  document.body.append(element);
+  (anchor.closest("dialog") ?? document.body).append(element);
   element.showPopover();
   const box = anchor.getBoundingClientRect();
   const own = element.getBoundingClientRect();

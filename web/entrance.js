@@ -68,11 +68,11 @@ export function entrance(root, enter, notice = "") {
     function show(refused) {
       if (!refused?.code) throw refused;
       let isShown = false;
-      for (const { field: name, detail } of refused.errors ?? []) {
+      for (const { field: name, code, detail } of refused.errors ?? []) {
         const input = form.elements.namedItem(name);
         if (!input) continue;
         const place = form.querySelector(`#error-${name}`);
-        place.textContent = place.textContent || detail;
+        place.textContent = place.textContent || (code === "blank" || code === "required" ? "Please fill this in." : detail);
         input.setAttribute("aria-invalid", "true");
         if (!isShown) input.focus();
         isShown = true;

@@ -15,6 +15,7 @@ function daysAgo(time) {
 }
 
 export const clock = (time) => CLOCK.format(new Date(time));
+export const dateOf = (time) => DATE.format(new Date(time));
 export const fullTime = (time) => FULL.format(new Date(time));
 
 export function dayOf(time) {
@@ -43,7 +44,18 @@ export function lastSeen(time) {
   return `Last seen ${DATE.format(new Date(time))}`;
 }
 
-export const isSameDay = (one, other) => new Date(one).toDateString() === new Date(other).toDateString();
+/** @type {WeakMap<object, {time: number, day: number}>} Dates are slow to take apart. */
+const moments = new WeakMap();
+
+/** A message's time in milliseconds, and a number for its day on this device. */
+export function momentOf(message) {
+  let known = moments.get(message);
+  if (!known) {
+    const date = new Date(message.created_at);
+    moments.set(message, (known = { time: date.getTime(), day: date.getFullYear() * 1000 + date.getMonth() * 32 + date.getDate() }));
+  }
+  return known;
+}
 
 /**
  * A stranger's text on one line of ours: bidi controls that would turn what follows are left out, and one that is
@@ -69,9 +81,17 @@ export function rich(text, mentions = []) {
 }
 
 function mentioned(text, mentions) {
-  if (!mentions.length) return text ? [text] : [];
-  return text.split(/(@[a-z0-9._-]+)/gi).filter(Boolean).map((part) =>
-    part[0] === "@" && mentions.includes(part.slice(1).toLowerCase()) ? h("b.mention", {}, part) : part);
+  if (!mentions.length) return plain(text);
+  return text.split(/(@[a-z0-9._-]+)/gi).flatMap((part) =>
+    part[0] === "@" && mentions.includes(part.slice(1).toLowerCase()) ? h("b.mention", {}, part) : plain(part));
+}
+
+const OVERRIDES = { "\u202d": "LRO", "\u202e": "RLO" };
+
+/** Text, in which what would write letters backwards is shown, and does nothing. */
+function plain(text) {
+  return text.split(/([\u202d\u202e])/).filter(Boolean).map((part) =>
+    part in OVERRIDES ? h("span.control", { "data-name": OVERRIDES[part], title: "A character that would write the rest backwards" }, part) : part);
 }
 
 const ONLY_EMOJI = /^(?:\p{Extended_Pictographic}(?:\ufe0f|\u200d|\p{Emoji_Modifier}|\p{Extended_Pictographic})*|\p{Regional_Indicator}{2}|\s){1,12}$/u;

@@ -2,6 +2,10 @@
 
 const PATHS = {
   back: "M15 5l-7 7 7 7",
+  close: "M6 6l12 12M18 6L6 18",
+  bell: "M6 16.500V11a6 6 0 0 1 12 0v5.500l1.500 1.500h-15zM10 20.500a2 2 0 0 0 4 0",
+  download: "M12 4v11M7 10.500l5 5 5-5M5 20h14",
+  at: "M12 8.500a3.500 3.500 0 1 0 0 7 3.500 3.500 0 0 0 0-7zM15.500 12v1.500a2.500 2.500 0 0 0 5 0V12a8.500 8.500 0 1 0-3.500 6.900",
   plus: "M12 5v14M5 12h14",
   search: "M11 4a7 7 0 1 0 0 14 7 7 0 0 0 0-14zM16.200 16.200L20.500 20.500",
   send: "M4.500 12L3 4.500 21 12 3 19.500 4.500 12zM4.500 12H12",
@@ -25,7 +29,7 @@ const PATHS = {
 };
 
 export function icon(name) {
-  return drawing([PATHS[name]], "0 0 24 24", "icon");
+  return drawing([PATHS[name]], "0 0 24 24", `icon icon-${name}`);
 }
 
 /** One tick, or two. */

@@ -18,6 +18,8 @@ export const contacts = new Map();
 export const blocked = new Set();
 const names = new Map();
 
+/** @type {import("../clients/js/src/chatbe.js").User[]} Who added me and waits for me to add them. */
+export let requests = [];
 const listeners = new Set();
 
 /** Call when people change; returns what ends that. */
@@ -27,7 +29,9 @@ export function onPeople(listener) {
 }
 
 export async function loadPeople() {
-  const [all, blocks] = await Promise.all([chat.contacts(), chat.blocks()]);
+  const [all, blocks, asking] = await Promise.all([chat.contacts(), chat.blocks(), chat.contactRequests()]);
+  requests = asking;
+  requests.forEach(learn);
   contacts.clear();
   for (const contact of all) {
     contacts.set(contact.username, contact);
@@ -70,6 +74,31 @@ export function explain(error) {
   if (kind === "rate_limited") return `Too many tries. Wait ${Math.ceil(error.retryAfter ?? 10)} seconds and try again.`;
   if (kind === "signed_out") return "You are signed out.";
   return error?.detail ?? error?.message ?? "That did not work.";
+}
+
+const SENDING = "chatbe-sending";
+const sendingKey = (clientId) => `${SENDING}/${chat.username}/${clientId}`;
+
+/**
+ * Send a message. It is noted first, at once, so that a page that is closed at this very moment finds it again; the
+ * client's own storage takes a moment. How it goes on is shown at the message.
+ */
+export function post(message) {
+  const whole = { ...message, client_id: crypto.randomUUID() };
+  localStorage.setItem(sendingKey(whole.client_id), JSON.stringify({ ...whole, noted: performance.timeOrigin + performance.now() }));
+  chat.send(whole).catch(() => undefined);
+}
+
+chat.on("unsent", ({ client_id }) => localStorage.removeItem(sendingKey(client_id)));
+
+/** Send what an earlier page had noted only. By its `client_id` it is stored once, whatever had become of it. */
+export function postWhatWasNoted() {
+  const prefix = sendingKey("");
+  const noted = Object.keys(localStorage).filter((key) => key.startsWith(prefix)).map((key) => JSON.parse(localStorage.getItem(key)));
+  for (const { noted: _, ...message } of noted.sort((one, other) => one.noted - other.noted)) {
+    if (chat.unsent.some(({ client_id }) => client_id === message.client_id)) localStorage.removeItem(sendingKey(message.client_id));
+    else chat.send(message).catch(() => undefined);
+  }
 }
 
 function deviceName() {

@@ -3,7 +3,7 @@
 import { debounce, fill, h } from "./dom.js";
 import { avatar, fullTime, oneLine, shortTime } from "./format.js";
 import { icon, ticks } from "./icons.js";
-import { chat, explain, features, nameOf, onPeople, presence, titleOf } from "./session.js";
+import { chat, explain, features, nameOf, onPeople, presence, requests, titleOf } from "./session.js";
 import { newChat, settings } from "./dialogs.js";
 
 /**
@@ -14,16 +14,18 @@ export function sidebar({ open }) {
   let query = "";
   let isLoaded = false;
   let found = [];
+  let isLooking = false;
   const rows = new Map();
   const list = h("ul.conversations", { "aria-label": "Conversations" });
   const hits = h("div.hits");
+  const asking = h("button.requests", { type: "button", hidden: true, onclick: () => newChat(open) });
   const me = h("button.me", { type: "button", "aria-label": "Settings", title: "Settings", onclick: () => settings() });
   const search = h("input", {
     type: "search", placeholder: features.has("search") ? "Search chats and messages" : "Search chats",
     "aria-label": "Search", autocomplete: "off",
-    oninput: () => ((query = search.value.trim().toLowerCase()), draw(), look()),
+    oninput: () => ((query = search.value.trim().toLowerCase()), (found = []), (isLooking = features.has("search") && query.length > 1), draw(), look()),
     onkeydown: (event) => {
-      if (event.key === "Escape" && search.value) (event.preventDefault(), (search.value = query = ""), (found = []), draw());
+      if (event.key === "Escape" && search.value) (event.preventDefault(), (search.value = query = ""), (found = []), (isLooking = false), draw());
       if (event.key === "ArrowDown") (event.preventDefault(), list.querySelector("a")?.focus());
     },
   });
@@ -33,7 +35,7 @@ export function sidebar({ open }) {
       h("h1", {}, "Chats"),
       h("button.icon-button", { type: "button", "aria-label": "New chat", title: "New chat", onclick: () => newChat(open) }, icon("plus"))),
     h("div.search", { role: "search" }, icon("search"), search),
-    h("div.scroll", { tabIndex: -1 }, list, hits));
+    h("div.scroll", { tabIndex: -1 }, asking, list, hits));
 
   list.addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
@@ -45,17 +47,18 @@ export function sidebar({ open }) {
   });
 
   const look = debounce(async () => {
-    found = [];
-    if (features.has("search") && query.length > 1) {
-      const asked = query;
-      try {
-        const { results } = await chat.search(asked);
-        if (asked === query) found = results;
-      } catch (error) {
-        if (!error.code) throw error;
-        if (asked === query) fill(hits, h("p.empty", {}, explain(error)));
-        return;
-      }
+    if (!isLooking) return;
+    const asked = query;
+    try {
+      const { results } = await chat.search(asked);
+      if (asked !== query) return;
+      found = results;
+    } catch (error) {
+      if (!error.code) throw error;
+      if (asked === query) fill(hits, h("p.empty", {}, explain(error)));
+      return;
+    } finally {
+      if (asked === query) isLooking = false;
     }
     drawHits();
   }, 250);
@@ -111,9 +114,17 @@ export function sidebar({ open }) {
     const all = [...chat.conversations.values()]
       .filter(({ info }) => info)
       .sort((one, other) => (activity(one) < activity(other) ? 1 : -1));
-    const shown = query
+    // Names and what was said last come with the list; without them it would only flicker.
+    const shown = !isLoaded ? [] : query
       ? all.filter((one) => titleOf(one).toLowerCase().includes(query) || one.peer(chat.username)?.includes(query))
       : all;
+    asking.hidden = !requests.length || Boolean(query);
+    if (requests.length) {
+      const [{ username }, ...others] = requests;
+      const who = h("bdi.name", {}, oneLine(nameOf(username)));
+      fill(asking, avatar(oneLine(nameOf(username)), username), h("span.text", {}, h("span.top", {}, who),
+        h("span.muted", {}, others.length ? `and ${others.length} more added you` : "added you")), h("span.badge", {}, String(requests.length)));
+    }
     const focused = document.activeElement?.closest?.(".conversation")?.getAttribute("href");
     for (const id of rows.keys()) if (!chat.conversations.has(id)) rows.delete(id);
     fill(list, shown.map((conversation) => {
@@ -136,7 +147,7 @@ export function sidebar({ open }) {
   }
 
   function drawHits(shown = list.children.length) {
-    if (!isLoaded && !shown) {
+    if (!isLoaded) {
       fill(hits, Array.from({ length: 6 }, () => h("div.skeleton", { "aria-hidden": "true" }, h("i"), h("b"), h("b"))));
       return;
     }
@@ -153,7 +164,7 @@ export function sidebar({ open }) {
       }),
       !shown && !messages.length
         ? query
-          ? h("p.empty", {}, "Nothing found.")
+          ? h("p.empty", {}, isLooking ? "Searching…" : "Nothing found.")
           : h("div.empty", {},
               h("p", {}, "No chats yet."),
               h("button.button.primary", { type: "button", onclick: () => newChat(open) }, "Start one"))

@@ -1,33 +1,46 @@
 /** One conversation: its messages, and what one writes. */
 
 import { announce, confirmation, fill, h, menu, toast } from "./dom.js";
-import { attempt, groupInfo } from "./dialogs.js";
-import { avatar, clock, dayOf, fullTime, hue, isEmojiOnly, isSameDay, lastSeen, oneLine, rich, size } from "./format.js";
+import { attempt, groupInfo, readersOf, viewPicture } from "./dialogs.js";
+import { avatar, clock, dayOf, fullTime, hue, isEmojiOnly, lastSeen, momentOf, oneLine, rich, size } from "./format.js";
 import { icon, ticks } from "./icons.js";
-import { blocked, chat, contacts, explain, features, loadPeople, nameOf, onPeople, presence, titleOf } from "./session.js";
+import { blocked, chat, contacts, explain, features, loadPeople, nameOf, onPeople, post, presence, titleOf } from "./session.js";
+import { mentions } from "./mentions.js";
 import { VirtualList } from "./virtual.js";
 
 const PAGE = 80;
+const EARLIER = 200;
 const TOGETHER = 5 * 60_000;
 const TYPING_EVERY = 3000;
 const QUICK = ["👍", "❤️", "😂", "🎉", "😮", "😢"];
-const drafts = new Map();
+const MORE = ["👏", "🙏", "🔥", "💯", "✅", "👀", "🤔", "😍", "🥳", "😅", "😭", "😡", "👎", "💪", "🤝", "🙌", "☕", "🍪", "🌱", "⛵", "🌞", "🌙", "💚", "🧡"];
+const MOST_FILES = 10;
+const PICTURE = /^image\/(png|jpeg|gif|webp)$/;
+const draftKey = (id) => `chatbe-draft/${chat.username}/${id}`;
 
 /** Addresses of files, asked for together. */
 const links = new Map();
 let asking = null;
 
+/** Addresses are good for some minutes only, so each download asks for one that is. */
+function download({ id, name }) {
+  return attempt(async () => {
+    const [found] = await chat.attachments([id]);
+    if (found) h("a", { href: found.url, download: name }).click();
+    else toast("This file is no longer there.", "bad");
+  });
+}
+
 function linksOf(id) {
   const known = links.get(id);
   if (known && new Date(known.expires_at) - Date.now() > 10_000) return Promise.resolve(known);
-  asking ??= {
-    ids: new Set(),
-    answer: new Promise((resolve) => setTimeout(resolve, 30)).then(async () => {
-      const { ids } = asking;
-      asking = null;
-      for (const one of await chat.attachments([...ids].slice(0, 100))) links.set(one.id, one);
-    }),
-  };
+  if (!asking || asking.ids.size >= 100) {
+    const mine = (asking = { ids: new Set(), answer: null });
+    mine.answer = new Promise((resolve) => setTimeout(resolve, 30)).then(async () => {
+      if (asking === mine) asking = null;
+      for (const one of await chat.attachments([...mine.ids])) links.set(one.id, one);
+    });
+  }
   asking.ids.add(id);
   return asking.answer.then(() => links.get(id));
 }
@@ -45,6 +58,7 @@ export function thread(id, { back, seq: target }) {
   let hasOlder = false;
   let hasNewer = false;
   let loading = null;
+  let loaded = Promise.resolve();
   let state = "loading";
   let problem = "";
   /** My read mark when I came; null when nothing was unread. */
@@ -67,7 +81,7 @@ export function thread(id, { back, seq: target }) {
   const notice = h("div.thread-notice");
   const toEnd = h("button.to-end", { type: "button", hidden: true, "aria-label": "To the newest message", onclick: () => toNewest() }, icon("down"), h("span.badge", { hidden: true }));
   const typingLine = h("div.typing-line", { "aria-live": "polite" });
-  const list = new VirtualList(scroller, { render: row, onScroll: scrolled, label: "Messages" });
+  const list = new VirtualList(scroller, { render: row, signature, onScroll: scrolled, label: "Messages" });
   const banner = h("div.contact-banner");
   const context = h("div.context");
   const tray = h("div.tray");
@@ -83,8 +97,9 @@ export function thread(id, { back, seq: target }) {
   const counter = h("span.counter", { "aria-live": "polite" });
   const sendButton = h("button.send", { type: "submit", "aria-label": "Send", title: "Send" }, icon("send"));
   const filePicker = h("input", { type: "file", multiple: true, hidden: true, tabIndex: -1, "aria-label": "Files", onchange: () => ([...filePicker.files].forEach(attach), (filePicker.value = "")) });
+  const suggestions = mentions(input, conversation);
   const composer = h("form.composer", { onsubmit: (event) => (event.preventDefault(), submit()) },
-    context, tray,
+    suggestions.list, context, tray,
     h("div.composer-row", {},
       features.has("attachments") ? [filePicker, h("button.icon-button", { type: "button", "aria-label": "Attach files", title: "Attach files", onclick: () => filePicker.click() }, icon("clip"))] : null,
       h("div.input-box", {}, input, counter),
@@ -92,6 +107,27 @@ export function thread(id, { back, seq: target }) {
   const footer = h("footer", {}, composer);
   const element = h("section.thread", { "aria-label": "Conversation" },
     head, banner, h("div.scroll-frame", {}, scroller, notice, toEnd), typingLine, footer);
+
+  if (features.has("attachments")) {
+    // Leaving a child is no leaving, so what counts is whether anything still comes.
+    let hovering = 0;
+    const hover = (isOver) => {
+      clearTimeout(hovering);
+      if (isOver) hovering = setTimeout(() => hover(false), 200);
+      element.classList.toggle("is-target", isOver);
+    };
+    element.addEventListener("dragover", (event) => {
+      if (!event.dataTransfer.types.includes("Files")) return;
+      event.preventDefault();
+      hover(true);
+    });
+    element.addEventListener("drop", (event) => {
+      if (!event.dataTransfer.files.length) return;
+      event.preventDefault();
+      hover(false);
+      [...event.dataTransfer.files].forEach(attach);
+    });
+  }
 
   // --- loading -----------------------------------------------------------------------------------------------
 
@@ -150,7 +186,7 @@ export function thread(id, { back, seq: target }) {
     notice.classList.toggle("is-loading", direction === "before");
     try {
       if (direction === "before") {
-        const page = await chat.history(id, { before: from, limit: PAGE });
+        const page = await chat.history(id, { before: from, limit: EARLIER });
         if (page.messages[0]) from = page.messages[0].seq;
         hasOlder = page.more;
       } else {
@@ -222,13 +258,15 @@ export function thread(id, { back, seq: target }) {
     const held = conversation();
     const result = [];
     const known = new Set();
+    const least = leastMarks(held);
     let previous = null;
     const add = (item) => {
       const { message } = item;
-      item.day = !previous || !isSameDay(previous.message.created_at, message.created_at);
+      item.at = momentOf(message);
+      item.day = !previous || previous.at.day !== item.at.day;
       item.divider = dividerAfter !== null && message.seq > dividerAfter && (!previous || previous.message.seq <= dividerAfter) && message.sender !== chat.username;
       item.isFirst = item.day || item.divider || !previous || previous.message.sender !== message.sender || previous.message.kind !== message.kind
-        || new Date(message.created_at) - new Date(previous.message.created_at) > TOGETHER;
+        || item.at.time - previous.at.time > TOGETHER;
       item.isLast = true;
       if (previous) previous.isLast = item.isFirst;
       previous = item;
@@ -238,7 +276,7 @@ export function thread(id, { back, seq: target }) {
       const message = held.messages.get(seq);
       if (!message) continue;
       if (message.client_id) known.add(message.client_id);
-      add({ key: keyOf(message), message, state: message.sender === chat.username ? progress(held, message) : "" });
+      add({ key: keyOf(message), message, state: message.sender === chat.username ? progress(least, message) : "" });
     }
     if (!hasNewer) {
       for (const unsent of chat.unsent) {
@@ -249,26 +287,39 @@ export function thread(id, { back, seq: target }) {
           message: {
             seq: Infinity, rev: 0, kind: "text", sender: chat.username, body: unsent.body, client_id: unsent.client_id,
             reply_to: unsent.reply_to, reactions: {}, created_at: unsent.created_at, edited_at: null, deleted_at: null,
+            attachments: unsent.attachments?.map((file) => links.get(file) ?? unknownFile(file)),
           },
         });
       }
     }
-    for (const item of result) {
-      const { message } = item;
-      item.signature = [
-        message.rev, item.state, item.day && dayOf(message.created_at), item.divider, item.isFirst, item.isLast, nameOf(message.sender),
-        message.reply_to && (held.messages.get(message.reply_to) ?? quoted.get(message.reply_to))?.rev,
-      ].join();
-    }
     return result;
   }
 
-  function progress(held, { seq }) {
-    const others = (held.info?.members ?? []).map(({ username }) => username).filter((name) => name !== chat.username);
-    if (!others.length || held.info.member_count > 100) return "sent";
-    const marks = others.map((name) => held.marks.get(name) ?? { read: 0, delivered: 0 });
-    if (marks.every(({ read }) => read >= seq)) return "read";
-    return marks.every(({ delivered }) => delivered >= seq) ? "delivered" : "sent";
+  /** A file of a message that waits since an earlier run of the page. */
+  function unknownFile(file) {
+    linksOf(file).then((found) => found && soon(), () => undefined);
+    return { id: file, name: "File", content_type: "", size: 0, width: null, height: null, thumbnail: false };
+  }
+
+  /** What a row is drawn anew for. */
+  function signature({ message, state: progressed, day: isNewDay, divider, isFirst, isLast }) {
+    return [
+      message.rev, progressed, !message.rev && message.attachments?.map(({ name }) => name), isNewDay && dayOf(message.created_at), divider, isFirst, isLast, nameOf(message.sender),
+      message.reply_to && (conversation()?.messages.get(message.reply_to) ?? quoted.get(message.reply_to))?.rev,
+    ].join();
+  }
+
+  /** What all others have read and got; null where that is not told. */
+  function leastMarks(held) {
+    const others = (held.info?.members ?? []).filter(({ username }) => username !== chat.username);
+    if (!others.length || held.info.member_count > 100) return null;
+    const marks = others.map(({ username }) => held.marks.get(username) ?? { read: 0, delivered: 0 });
+    return { read: Math.min(...marks.map(({ read }) => read)), delivered: Math.min(...marks.map(({ delivered }) => delivered)) };
+  }
+
+  function progress(least, { seq }) {
+    if (!least || seq > least.delivered) return "sent";
+    return seq > least.read ? "delivered" : "read";
   }
 
   const STATES = { waiting: "Waiting to be sent", sent: "Sent", delivered: "Delivered", read: "Read", refused: "Not sent" };
@@ -283,20 +334,23 @@ export function thread(id, { back, seq: target }) {
     const isDeleted = Boolean(message.deleted_at);
     const isBig = !isDeleted && message.body && isEmojiOnly(message.body) && !message.attachments?.length;
     const who = isMine ? "You" : name;
+    const files = isDeleted ? [] : message.attachments ?? [];
+    const isEdited = message.edited_at && !isDeleted;
+    const room = `${isEdited ? "edited  " : ""}${clock(message.created_at)}`;
     const meta = h("span.meta", {},
-      message.edited_at && !isDeleted ? h("span.edited", {}, "edited") : null,
+      isEdited ? h("span.edited", {}, "edited") : null,
       h("time", { dateTime: message.created_at, title: fullTime(message.created_at) }, clock(message.created_at)),
       isMine && !isDeleted
         ? h(`span.state.${progressed}`, { role: "img", "aria-label": STATES[progressed], title: STATES[progressed] },
             progressed === "waiting" ? icon("clock") : progressed === "refused" ? icon("warning") : ticks(progressed === "sent" ? 1 : 2))
         : null);
-    const bubble = h(`div.bubble${isBig ? ".big" : ""}${isDeleted ? ".deleted" : ""}`, {},
+    const bubble = h(`div.bubble${isBig ? ".big" : ""}${isDeleted ? ".deleted" : ""}${files.length ? ".has-files" : ""}`, {},
       !isMine && isGroup() && item.isFirst ? h(`bdi.sender.ink-${hue(message.sender ?? "")}`, {}, name) : null,
       message.reply_to && !isDeleted ? quote(message.reply_to) : null,
       isDeleted
-        ? h("p.body", {}, isMine ? "You deleted this message" : "This message was deleted")
-        : message.body ? h("p.body", { dir: "auto" }, rich(message.body, message.mentions)) : null,
-      isDeleted ? null : (message.attachments ?? []).map(attachment),
+        ? h("p.body", { "data-meta": room }, isMine ? "You deleted this message" : "This message was deleted")
+        : message.body ? h("p.body", { dir: "auto", "data-meta": room }, rich(message.body, message.mentions)) : null,
+      files.map(attachment),
       meta);
     const actions = unsent || isDeleted ? null : h("button.icon-button.row-menu", {
       type: "button", tabIndex: -1, "aria-label": "Actions", title: "Actions", "aria-haspopup": "menu",
@@ -359,27 +413,20 @@ export function thread(id, { back, seq: target }) {
   function attachment(one) {
     const name = oneLine(one.name);
     const isPicture = one.thumbnail || one.content_type.startsWith("image/");
-    const link = h(isPicture ? "a.picture" : "a.file", {
-      href: "#", "aria-label": `Open ${name}`,
-      // Addresses are good for some minutes only, so each click asks for one that is.
-      onclick: (event) => {
-        event.preventDefault();
-        attempt(async () => {
-          const [links] = await chat.attachments([one.id]);
-          if (links) h("a", { href: links.url, download: one.name }).click();
-        });
-      },
+    const button = h(isPicture ? "button.picture" : "button.file", {
+      type: "button", tabIndex: -1, "aria-label": isPicture ? `Show ${name}` : `Download ${name}`,
+      onclick: () => (isPicture ? viewPicture(one) : download(one)),
     });
     if (!isPicture) {
-      link.append(icon("file"), h("span", {}, h("bdi", {}, name), h("small", {}, size(one.size))));
-      return link;
+      button.append(icon("file"), h("span.text", {}, h("bdi", {}, name), h("small", {}, one.size ? size(one.size) : "")));
+      return button;
     }
-    const picture = h("img", { alt: name, decoding: "async" });
+    const picture = h("img", { alt: name, decoding: "async", draggable: false });
     const scale = Math.min(1, 320 / Math.max(one.width ?? 320, one.height ?? 320));
-    if (one.width && one.height) (picture.width = one.width * scale, picture.height = one.height * scale);
-    linksOf(one.id).then((links) => links && (picture.src = links.thumbnail_url ?? links.url), () => undefined);
-    link.append(picture);
-    return link;
+    if (one.width && one.height) (picture.width = Math.round(one.width * scale), picture.height = Math.round(one.height * scale));
+    linksOf(one.id).then((found) => found && (picture.src = found.thumbnail_url ?? found.url), () => undefined);
+    button.append(picture);
+    return button;
   }
 
   // --- what can be done with a message ---------------------------------------------------------------------
@@ -389,20 +436,29 @@ export function thread(id, { back, seq: target }) {
     const role = conversation().info?.role;
     const canChange = features.has("changes");
     let close = () => undefined;
-    const react = canChange
-      ? h("div.quick", { role: "group", "aria-label": "React" }, QUICK.map((emoji) => {
-          const isOn = message.reactions?.[emoji]?.usernames.includes(chat.username) ?? false;
-          return h("button", {
-            type: "button", role: "menuitemcheckbox", "aria-checked": String(isOn), "aria-label": `React with ${emoji}`,
-            onclick: () => (close(), attempt(() => chat.react(id, message.seq, emoji, !isOn))),
-          }, emoji);
-        }))
-      : null;
+    const choice = (emoji) => {
+      const isOn = message.reactions?.[emoji]?.usernames.includes(chat.username) ?? false;
+      return h("button", {
+        type: "button", role: "menuitemcheckbox", "aria-checked": String(isOn), "aria-label": `React with ${emoji}`,
+        onclick: () => (close(), attempt(() => chat.react(id, message.seq, emoji, !isOn))),
+      }, emoji);
+    };
+    const quick = h("div.quick", { role: "group", "aria-label": "React" }, QUICK.map(choice), h("button.more", {
+      type: "button", role: "menuitem", "aria-label": "More reactions", title: "More reactions",
+      onclick: ({ currentTarget }) => {
+        const more = MORE.map(choice);
+        currentTarget.replaceWith(...more);
+        quick.classList.add("all");
+        more[0].focus();
+      },
+    }, icon("plus")));
+    const react = canChange ? quick : null;
     close = menu(anchor, "Message actions", [
       react,
       { label: "Reply", icon: icon("reply"), run: () => answer(message) },
       message.body && { label: "Copy text", icon: icon("copy"), run: () => navigator.clipboard.writeText(message.body).then(() => toast("Copied.")) },
-      canChange && isMine && { label: "Edit", icon: icon("edit"), run: () => edit(message) },
+      isMine && isGroup() && { label: "Read by", icon: icon("people"), run: () => readersOf(id, message.seq) },
+      canChange && isMine && message.body && { label: "Edit", icon: icon("edit"), run: () => edit(message) },
       canChange && (isMine || (isGroup() && role && role !== "member")) && {
         label: "Delete", icon: icon("trash"), danger: true,
         run: () => confirmation("Delete this message?", "It is deleted for everyone.", "Delete", () => attempt(() => chat.delete(id, message.seq))),
@@ -478,7 +534,7 @@ export function thread(id, { back, seq: target }) {
     if (!message) return void fill(context);
     fill(context, icon(editing ? "edit" : "reply"),
       h("span.text", {}, h("b", {}, editing ? "Edit message" : `Reply to ${message.sender === chat.username ? "yourself" : oneLine(nameOf(message.sender))}`), h("bdi", {}, oneLine(message.body || "Attachment"))),
-      h("button.icon-button.small", { type: "button", "aria-label": "Cancel", onclick: cancel }, "✕"));
+      h("button.icon-button.small", { type: "button", "aria-label": "Cancel", title: "Cancel", onclick: cancel }, icon("close")));
   }
 
   function cancel() {
@@ -502,10 +558,10 @@ export function thread(id, { back, seq: target }) {
     const left = limit - length();
     counter.textContent = left < 200 ? String(left) : "";
     counter.classList.toggle("over", left < 0);
-    sendButton.disabled = left < 0 || (!input.value.trim() && !uploads.some(({ id: done }) => done));
+    sendButton.disabled = left < 0 || (!input.value.trim() && !uploads.some(({ done }) => done));
     if (editing) return;
-    if (input.value) drafts.set(id, input.value);
-    else drafts.delete(id);
+    if (input.value) sessionStorage.setItem(draftKey(id), input.value);
+    else sessionStorage.removeItem(draftKey(id));
     const now = Date.now();
     if (!input.value.trim()) stopTyping();
     else if (now - typingSaid > TYPING_EVERY) {
@@ -520,7 +576,7 @@ export function thread(id, { back, seq: target }) {
   }
 
   function keyed(event) {
-    if (event.isComposing) return;
+    if (event.isComposing || suggestions.takes(event)) return;
     if (event.key === "Enter" && !event.shiftKey && !matchMedia("(pointer: coarse)").matches) {
       event.preventDefault();
       submit();
@@ -529,10 +585,16 @@ export function thread(id, { back, seq: target }) {
       cancel();
     } else if (event.key === "ArrowUp" && !input.value) {
       event.preventDefault();
-      const mine = features.has("changes") && list.items.findLast(({ message, unsent }) => !unsent && message.sender === chat.username && !message.deleted_at && message.kind === "text");
-      if (mine) edit(mine.message);
-      else focusRow(list.items.length - 1);
+      // The history may still be on its way.
+      loaded.then(() => document.activeElement === input && upwards());
     }
+  }
+
+  /** To the message that is most likely meant: my own last one, to edit it, if nobody has answered since. */
+  function upwards() {
+    const last = list.items.at(-1);
+    if (last && features.has("changes") && !last.unsent && last.message.sender === chat.username && !last.message.deleted_at && last.message.body) edit(last.message);
+    else focusRow(list.items.length - 1);
   }
 
   async function submit() {
@@ -544,17 +606,15 @@ export function thread(id, { back, seq: target }) {
       if (body !== before) await attempt(() => chat.edit(id, seq, body));
       return;
     }
-    if (uploads.some(({ id: done }) => !done)) return void toast("Files are still on their way.");
-    const attachments = uploads.map(({ id: done }) => done);
-    uploads = [];
-    drawTray();
+    if (uploads.some(({ done }) => !done)) return void toast("Files are still on their way.");
+    const attachments = uploads.map(({ done }) => done.id);
+    for (const upload of uploads) forget(upload);
     stopTyping();
-    // A refusal is shown at the message.
-    chat.send({ to: { conversation: id }, body, reply_to: replyTo?.seq ?? null, attachments }).catch(() => undefined);
+    post({ to: { conversation: id }, body, reply_to: replyTo?.seq ?? null, attachments });
     dividerAfter = null;
     replyTo = null;
     input.value = "";
-    drafts.delete(id);
+    sessionStorage.removeItem(draftKey(id));
     drawContext();
     written();
     if (hasNewer) await load();
@@ -563,27 +623,50 @@ export function thread(id, { back, seq: target }) {
   }
 
   function attach(file) {
-    const upload = { file, sent: 0, id: null, stop: new AbortController() };
+    if (uploads.length >= MOST_FILES) return void toast(`A message takes ${MOST_FILES} files.`);
+    const upload = {
+      file, sent: 0, done: null, stop: new AbortController(),
+      preview: PICTURE.test(file.type) ? URL.createObjectURL(file) : null,
+      bar: h("progress", { max: 1, value: 0, "aria-label": `Uploading ${oneLine(file.name)}` }),
+    };
     uploads.push(upload);
     drawTray();
-    chat.upload(file, { signal: upload.stop.signal, onProgress: (sent, total) => ((upload.sent = sent / total), drawTray()) }).then(
-      (answered) => ((upload.id = answered.id), drawTray()),
-      (error) => {
-        uploads = uploads.filter((other) => other !== upload);
+    chat.upload(file, { signal: upload.stop.signal, onProgress: (sent, total) => (upload.bar.value = sent / total) }).then(
+      (answered) => {
+        links.set(answered.id, answered);
+        upload.done = answered;
         drawTray();
-        if (!upload.stop.signal.aborted) toast(`${file.name}: ${explain(error)}`, "bad");
+      },
+      (error) => {
+        if (upload.stop.signal.aborted) return;
+        forget(upload);
+        toast(`${oneLine(file.name)}: ${explain(error)}`, "bad");
       });
+  }
+
+  function forget(upload) {
+    uploads = uploads.filter((other) => other !== upload);
+    if (upload.preview) URL.revokeObjectURL(upload.preview);
+    drawTray();
   }
 
   function drawTray() {
     tray.hidden = !uploads.length;
-    fill(tray, uploads.map((upload) => h("div.upload", {}, icon("file"),
-      h("span.text", {}, h("bdi", {}, oneLine(upload.file.name)),
-        upload.id ? h("small", {}, size(upload.file.size)) : h("progress", { max: 1, value: upload.sent, "aria-label": `Uploading ${upload.file.name}` })),
-      h("button.icon-button.small", {
-        type: "button", "aria-label": `Remove ${upload.file.name}`,
-        onclick: () => (upload.stop.abort(), (uploads = uploads.filter((other) => other !== upload)), drawTray()),
-      }, "✕"))));
+    fill(tray, uploads.map((upload) => {
+      const name = oneLine(upload.file.name);
+      return h("div.upload", {},
+        upload.preview ? h("img", { src: upload.preview, alt: "", width: 40, height: 40 }) : icon("file"),
+        h("span.text", {}, h("bdi", { title: name }, name), upload.done ? h("small", {}, size(upload.done.size)) : upload.bar),
+        h("button.icon-button.small", {
+          type: "button", "aria-label": `Remove ${name}`, title: "Remove",
+          onclick: () => {
+            upload.stop.abort();
+            if (upload.done) attempt(() => chat.request("DELETE", `/v1/attachments/${upload.done.id}`));
+            forget(upload);
+            input.focus();
+          },
+        }, icon("close")));
+    }));
     written();
   }
 
@@ -718,11 +801,11 @@ export function thread(id, { back, seq: target }) {
   document.addEventListener("visibilitychange", looked);
   const clockTimer = setInterval(drawHead, 60_000);
 
-  input.value = drafts.get(id) ?? "";
+  input.value = sessionStorage.getItem(draftKey(id)) ?? "";
   drawContext();
   drawTray();
   drawHead();
-  load(target);
+  loaded = load(target);
   queueMicrotask(() => (written(), matchMedia("(pointer: fine)").matches && input.focus()));
 
   return {
@@ -736,7 +819,10 @@ export function thread(id, { back, seq: target }) {
       document.removeEventListener("visibilitychange", looked);
       clearInterval(clockTimer);
       list.destroy();
-      uploads.forEach(({ stop }) => stop.abort());
+      for (const { stop, preview } of uploads) {
+        stop.abort();
+        if (preview) URL.revokeObjectURL(preview);
+      }
     },
   };
 }

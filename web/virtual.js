@@ -8,12 +8,13 @@ const BORDER = 16;
 export class VirtualList {
   /**
    * @param {HTMLElement} scroller
-   * @param {{render: (item: any) => HTMLElement, onScroll?: () => void, label: string}} options Items have a `key`, and
-   *   a `signature` that changes when they are to be drawn anew.
+   * @param {{render: (item: any) => HTMLElement, signature: (item: any) => string, onScroll?: () => void, label: string}} options
+   *   Items have a `key`; one is drawn anew when its signature is another.
    */
-  constructor(scroller, { render, onScroll, label }) {
+  constructor(scroller, { render, signature, onScroll, label }) {
     this.scroller = scroller;
     this.render = render;
+    this.signature = signature;
     this.items = [];
     this.places = new Map();
     this.heights = new Map();
@@ -157,7 +158,8 @@ export class VirtualList {
     const kept = new Map();
     let at = list.firstElementChild;
     for (let index = from; index <= to; index += 1) {
-      const { key, signature } = items[index];
+      const { key } = items[index];
+      const signature = this.signature(items[index]);
       let one = drawn.get(key);
       if (one?.signature !== signature) {
         const element = this.render(items[index]);

@@ -18,6 +18,7 @@ urlpatterns = [
     path("users", views.UsersView.as_view(), name="users"),
     path("contacts", views.ContactsView.as_view(), name="contacts"),
     path("contacts/<str:username>", views.ContactView.as_view(), name="contact"),
+    path("contact-requests", views.ContactRequestsView.as_view(), name="contact-requests"),
     path("blocks", views.BlocksView.as_view(), name="blocks"),
     path("blocks/<str:username>", views.BlockView.as_view(), name="block"),
 ]

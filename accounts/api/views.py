@@ -210,7 +210,10 @@ class TokenView(StrangerView):
                 s403="The account is suspended.",
             ),
         },
-        examples=[OpenApiExample("fresh", _TOKENS_EXAMPLE, response_only=True, status_codes=["200"])],
+        examples=[
+            OpenApiExample("refresh", {"refresh_token": "eyJhbGciOi…"}, request_only=True),
+            OpenApiExample("fresh", _TOKENS_EXAMPLE, response_only=True, status_codes=["200"]),
+        ],
     )
     def post(self, request: Request) -> Response:
         """A refresh token is good once. Used again, also at the same moment, it ends its session."""
@@ -288,6 +291,13 @@ class PasswordView(APIView):
         summary="Change my password",
         tags=["auth"],
         request=serializers.PasswordSerializer,
+        examples=[
+            OpenApiExample(
+                "change",
+                {"current_password": "a long one, please", "new_password": "another long one"},
+                request_only=True,
+            )
+        ],
         responses={204: NO_CONTENT, **problem_responses(s409="It was changed elsewhere at the same moment.")},
     )
     def post(self, request: Request) -> Response:
@@ -315,6 +325,7 @@ class MeView(APIView):
         summary="Change my profile",
         tags=["me"],
         request=serializers.ProfileSerializer,
+        examples=[OpenApiExample("rename", {"display_name": "Alice"}, request_only=True)],
         responses={200: serializers.MeSerializer, **problem_responses(s409="The email is taken.")},
     )
     def patch(self, request: Request) -> Response:
@@ -403,6 +414,7 @@ class ContactsView(generics.GenericAPIView[User]):
         summary="Add a contact",
         tags=["people"],
         request=serializers.ContactAddSerializer,
+        examples=[OpenApiExample("bob", {"username": "bob"}, request_only=True)],
         responses={
             200: OpenApiResponse(serializers.ContactSerializer, description="They were there already."),
             201: OpenApiResponse(serializers.ContactSerializer, description="Added."),
@@ -432,6 +444,26 @@ class ContactView(APIView):
         """They are told."""
         services.contact_remove(owner=current_user(request), username=username)
         return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class ContactRequestsView(generics.ListAPIView[User]):
+    """Who added me."""
+
+    serializer_class = serializers.UserSerializer
+    pagination_class = UsernamePagination
+
+    def get_queryset(self) -> QuerySet[User]:
+        """Those who added me and wait for me to add them."""
+        return selectors.contact_requests_of(user_id=current_user(self.request).id)
+
+    @extend_schema(
+        summary="List who added me",
+        tags=["people"],
+        examples=[OpenApiExample("alice", _USER_EXAMPLE, response_only=True)],
+    )
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Those whom I have neither added nor blocked, by username. Add them to accept."""
+        return super().get(request, *args, **kwargs)
 
 
 class BlocksView(generics.ListAPIView[User]):

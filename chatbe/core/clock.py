@@ -1,6 +1,8 @@
 """The time, in one place: wall clock in UTC, and its form on the wire."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def now() -> datetime:
@@ -16,3 +18,13 @@ def timestamp(moment: datetime) -> str:
 def optional_timestamp(moment: datetime | None) -> str | None:
     """As `timestamp`, and None for None."""
     return None if moment is None else timestamp(moment)
+
+
+def moment(microseconds: int) -> datetime:
+    """Unix microseconds as a time in UTC."""
+    return _UNIX_EPOCH + timedelta(microseconds=microseconds)
+
+
+def microseconds(moment: datetime) -> int:
+    """The inverse of `moment`."""
+    return (moment - _UNIX_EPOCH) // timedelta(microseconds=1)

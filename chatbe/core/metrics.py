@@ -1,12 +1,8 @@
-"""Metrics for Prometheus, read from the parts when they are asked for: the hot path counts in plain integers.
-
-With several workers on one port a scrape reaches one of them; the `node` label tells which. Run one
-process per port (or per container) where each must be scraped.
-"""
+"""Metrics for Prometheus, read from the parts when they are asked for: the hot path counts in plain integers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,36 +13,48 @@ from prometheus_client.registry import Collector
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One value now. `name` without chatbe's prefix; counters end in no `_total`, it is added."""
+    """One value now. `name` without its prefix; counters end in no `_total`, it is added."""
 
     kind: Literal["counter", "gauge"]
     name: str
     help: str
     value: float
+    prefix: str = "chatbe_"
 
 
 Source = Callable[[], Iterable[Sample]]
 
 
 class _Samples(Collector):
-    """Asks every source of one node."""
+    """The samples of several nodes, each name a family."""
 
-    def __init__(self, node: str, sources: Iterable[Source]) -> None:
-        self._node = node
-        self._sources = sources
+    def __init__(self, nodes: Mapping[str, Iterable[Sample]]) -> None:
+        self._nodes = nodes
 
     def collect(self) -> Iterator[Metric]:
-        for source in self._sources:
-            for sample in source():
-                family = CounterMetricFamily if sample.kind == "counter" else GaugeMetricFamily
-                metric = family(f"chatbe_{sample.name}", sample.help, labels=["node"])
-                metric.add_metric([self._node], sample.value)
-                yield metric
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for node, samples in self._nodes.items():
+            for sample in samples:
+                name = sample.prefix + sample.name
+                if name not in families:
+                    kind = CounterMetricFamily if sample.kind == "counter" else GaugeMetricFamily
+                    families[name] = kind(name, sample.help, labels=["node"])
+                families[name].add_metric([node], sample.value)
+        yield from families.values()
 
 
-def exposition(node: str, sources: Iterable[Source]) -> bytes:
-    """The text format of what `sources` say now, and of this process's CPU, memory and descriptors."""
+def samples(sources: Iterable[Source]) -> list[Sample]:
+    """What `sources` say now, and this process's CPU, memory and descriptors."""
+    process: list[Sample] = []
+    for metric in ProcessCollector(registry=None).collect():
+        kind: Literal["counter", "gauge"] = "counter" if metric.type == "counter" else "gauge"
+        value = metric.samples[0].value
+        process.append(Sample(kind, metric.name, metric.documentation, value, prefix=""))
+    return [*process, *(sample for source in sources for sample in source())]
+
+
+def exposition(nodes: Mapping[str, Iterable[Sample]]) -> bytes:
+    """The text format of the samples of each node, by its id, which is their label `node`."""
     registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    registry.register(_Samples(node, sources))
+    registry.register(_Samples(nodes))
     return generate_latest(registry)

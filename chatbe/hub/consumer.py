@@ -60,7 +60,7 @@ class SocketConsumer(Outbox, AsyncConsumer):
         self.paused = 0
         self.choked = False
         """Whether reading is paused for the answers that the client does not read."""
-        self.admitted = False
+        self.arrived = False
         self.room = asyncio.Event()
         self.resolving: deque[frames.Send] | None = None
         """Sends that wait until it is known where an earlier one goes; so that none overtakes another."""
@@ -68,9 +68,12 @@ class SocketConsumer(Outbox, AsyncConsumer):
         self.open_outbox(native or AsgiTransport(send), settings.CHATBE_OUTBOX_BYTES)
         if (await receive())["type"] != "websocket.connect":
             return
+        self.transport.set_receiver(self.on_frame, self._on_binary, self._on_lost)
+        # What the client sends before it is admitted waits.
+        self.transport.pause_reading()
         try:
             if await self._admit(send):
-                await self._serve(receive, native=native is not None)
+                await self._serve(receive)
             else:
                 await _until_closed(receive)
         except Unavailable:
@@ -89,7 +92,6 @@ class SocketConsumer(Outbox, AsyncConsumer):
             accept["subprotocol"] = subprotocol
         # Accepted in any case: a browser cannot read a refused handshake.
         await send(accept)
-        self.transport.pause_reading()
         self.node = node = await nodes.running()
         if node.draining:
             self.close(CloseCode.RESTARTING)
@@ -107,6 +109,9 @@ class SocketConsumer(Outbox, AsyncConsumer):
         )
         node.hub.add(self)
         await node.join([fanout.user_group(self.user_key)])
+        self.arrived = True
+        for part in node.parts:
+            part.arriving(self)
         admission = await node.call(admit, identity)
         if admission.close_code is not None:
             self.close(admission.close_code)
@@ -116,7 +121,6 @@ class SocketConsumer(Outbox, AsyncConsumer):
             self.close(CloseCode.RESTARTING)
         if self.closed:
             return False
-        self.admitted = True
         self.answer(
             frames.Welcome(
                 user=identity.username,
@@ -137,19 +141,15 @@ class SocketConsumer(Outbox, AsyncConsumer):
             await part.connected(self)
         return not self.closed
 
-    async def _serve(self, receive: Any, *, native: bool) -> None:
+    async def _serve(self, receive: Any) -> None:
         """Take frames until the socket is gone."""
-        self.transport.set_drain(self._on_drain)
-        if native:
-            self.transport.set_receiver(self.on_frame, self._on_binary, self._on_lost)
-            self.transport.resume_reading()
-            while (message := await receive())["type"] != "websocket.disconnect":
-                # What came in before the receiver was set.
-                self._take(message)
-            return
         transport = self.transport
-        assert isinstance(transport, AsgiTransport)  # noqa: S101 - the only other kind
+        transport.set_drain(self._on_drain)
         transport.resume_reading()
+        if not isinstance(transport, AsgiTransport):
+            # Its frames come by direct call.
+            await _until_closed(receive)
+            return
         while (message := await receive())["type"] != "websocket.disconnect":
             transport.last_inbound = time.monotonic()
             self._take(message)
@@ -170,7 +170,7 @@ class SocketConsumer(Outbox, AsyncConsumer):
         node = self.node
         node.lagging.discard(self)
         last = node.hub.remove(self)
-        if self.admitted:
+        if self.arrived:
             for part in node.parts:
                 part.disconnected(self)
         if last:

@@ -32,6 +32,9 @@ logger = logging.getLogger("chatbe.hub")
 GAP_PATIENCE = 0.05
 """Seconds that a later event waits for the missing one: two servers' publishes cross as a matter of course."""
 
+WAITING_CHANGES = 256
+"""Changes of one conversation that may wait for a gap to be read; over that they are read as well."""
+
 
 @dataclass(slots=True)
 class Change:
@@ -141,6 +144,8 @@ class Hub:
         self.users: dict[str, LocalUser] = {}
         self.topics: dict[str, Topic] = {}
         self.sockets: dict[str, SocketConsumer] = {}
+        self.awaited: dict[str, int] = {}
+        """Groups whose fan-out is being joined, and the highest rev heard of while nobody here follows them yet."""
         self.gaps_read = 0
         self._heard: set[tuple[str, str]] = set()
         self._heard_before: set[tuple[str, str]] = set()
@@ -372,6 +377,7 @@ class Hub:
         elif topic is not None and "g" in envelope:
             self._note_leaving(topic, envelope)
         if topic is None:
+            self._hear_of(conversation, rev)
             if ack is not None:
                 self._answer_apart(envelope["o"], conversation, rev, ack)
             return
@@ -473,17 +479,27 @@ class Hub:
             topic.waiting = None
         elif topic.repair is None:
             topic.repair = self._node.spawn(self._repair(topic, GAP_PATIENCE))
+        if waiting and len(waiting) > WAITING_CHANGES:
+            self._let_go(topic, waiting)
 
     def note_head(self, conversation: str, head: int, *, patience: float = GAP_PATIENCE) -> None:
         """The database has changes up to `head`: if the hub is behind, it reads them after `patience` seconds."""
         topic = self.topics.get(conversation)
-        if topic is None or head <= topic.position:
+        if topic is None:
+            self._hear_of(conversation, head)
+            return
+        if head <= topic.position:
             return
         topic.target = max(topic.target, head)
         if topic.waiting is None:
             topic.waiting = {}
         if topic.repair is None:
             topic.repair = self._node.spawn(self._repair(topic, patience))
+
+    def _hear_of(self, conversation: str, rev: int) -> None:
+        """Who is about to follow a group may have read it before this change, and then has to read on."""
+        if conversation in self.awaited:
+            self.awaited[conversation] = max(rev, self.awaited[conversation])
 
     def discover(self, conversation: str, user: str) -> None:
         """A local user has a direct conversation whose first events were lost: read them."""
@@ -546,6 +562,15 @@ class Hub:
                 late.ack.duplicate = True
                 self._answer(late.origin, late.ack)
         self._let_next_through(topic, waiting)
+
+    def _let_go(self, topic: Topic, waiting: dict[int, Change]) -> None:
+        """Let go of what waits: the repair under way reads on until it has come so far."""
+        topic.target = max(topic.target, *waiting)
+        topic.waiting = {}
+        for change in waiting.values():
+            if change.ack is not None:
+                # The message itself follows, also to its sender.
+                self._answer_apart(change.origin, topic.id, change.rev, change.ack)
 
     def _drop_unknown(self, topic: Topic, revs: list[int]) -> None:
         """Let go of what waited before a read that went to the head and did not reach it.

@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -18,12 +18,14 @@ import psycopg
 import psycopg_pool
 from channels.layers import get_channel_layer
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connections
+from django.db import InterfaceError, OperationalError, connection, connections
 
 from chatbe.core import clock
 from chatbe.core.errors import Unavailable
 from chatbe.core.metrics import Sample, Source
-from chatbe.hub import registry
+from chatbe.embedded import AlreadyRunning, exclusive_var_lock
+from chatbe.hub import database, registry
+from chatbe.hub.gathering import Answer, Gathering, Question
 from chatbe.hub.hub import Hub
 from chatbe.hub.layer import PipelinedRedisChannelLayer
 from chatbe.wire import frames
@@ -45,6 +47,10 @@ _starting: asyncio.Future[Node] | None = None
 DATABASE_THREADS = 4
 LEAVE_PATIENCE = 1.0
 """Seconds before a group that nobody here follows is left: many leave together, and some come back."""
+CALL_PATIENCE = 30.0
+"""Seconds in which a call has its answer; longer than `CHATBE_STATEMENT_TIMEOUT` by default."""
+LEAVE_SECONDS = 0.1
+"""Groups of users who have gone are left together after so long."""
 WATCH_PERIOD = 1.0
 """Seconds between two looks at silent and slow sockets."""
 
@@ -90,6 +96,8 @@ class Node:
         self._thread = threading.get_ident()
         self._executor = concurrent.futures.ThreadPoolExecutor(DATABASE_THREADS, "chatbe-database")
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._database: database.Database | None = None
+        """Where the loop itself puts short questions; on SQLite the threads answer all."""
         self.layer: PipelinedRedisLoopLayer | None = None
         """The Redis layer of this loop; a process that runs alone has nobody to tell and none."""
         self.channel = ""
@@ -99,7 +107,11 @@ class Node:
         # Read once: Django's settings are slow to ask on the hot path.
         self.rate_limits: bool = settings.CHATBE_RATE_LIMITS
         self.max_unanswered: int = settings.CHATBE_MAX_UNANSWERED
+        self._left: set[str] = set()
+        self._leaving_users: asyncio.TimerHandle | None = None
         self._answers: dict[str, Callable[..., None]] = {}
+        self._gatherings: dict[Callable[..., Any], Gathering[Any, Any]] = {}
+        self._servers: list[asyncio.Server] = []
         self.metrics: list[Source] = [self._samples]
         """Who is asked for `/metrics`; parts add theirs."""
         self._joining: Counter[str] = Counter()
@@ -109,8 +121,17 @@ class Node:
     # --- life --------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Join the fan-out and start every part."""
+        """Join the fan-out and start every part. Raises `Unavailable` where the database cannot be had."""
+        if settings.EMBEDDED:
+            # `serve` has it already; under another ASGI server nobody else asks for it.
+            try:
+                exclusive_var_lock()
+            except AlreadyRunning as error:
+                logger.error("%s", error)  # noqa: TRY400 - its one line says it all
+                raise Unavailable(str(error)) from error
         self.epoch = await self.call(registry.epoch())
+        if connection.vendor == "postgresql":
+            self._database = database.Database()
         layer = get_channel_layer()
         if isinstance(layer, PipelinedRedisChannelLayer):
             self.layer = layer.loop_layer()
@@ -169,16 +190,26 @@ class Node:
     async def stop(self) -> None:
         """Let go of everything; sockets that are still there are lost."""
         global _current
+        if self._leaving_users is not None:
+            self._leaving_users.cancel()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for server in self._servers:
+            server.close()
         if self.layer is not None:
             await self.layer.close()
+        if self._database is not None:
+            self._database.close()
         self._executor.shutdown(wait=False)
         if _current is self:
             _current = None
 
     # --- work --------------------------------------------------------------------------------------
+
+    def keep(self, server: asyncio.Server) -> None:
+        """Close a server with this node."""
+        self._servers.append(server)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run a coroutine in the background; its failure is logged."""
@@ -192,13 +223,36 @@ class Node:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("background task failed", exc_info=error)
 
-    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run blocking database work on one of the node's threads. Raises `Unavailable` when the database fails.
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        """Begin blocking database work on one of the node's threads; awaiting it gives the result.
+
+        Where the loop can put the same question itself (`chatbe.hub.database`), it does. Raises
+        `Unavailable` when the database fails.
 
         The threads keep their connections. Not for work that may be left half done: what was sent
         to the database goes on when the caller is cancelled.
         """
-        return await asyncio.wrap_future(self._executor.submit(_with_connection, function, args, kwargs))
+        if self._database is not None and (question := database.direct(function)) is not None:
+            return self._database.ask(question, *args, **kwargs)
+        return self._call(function, args, kwargs)
+
+    async def _call(self, function: Callable[..., T], args: Any, kwargs: Any) -> T:
+        work = self._executor.submit(_with_connection, function, args, kwargs)
+        try:
+            # The connections have a deadline of their own; this one is for what waits for a thread.
+            return await asyncio.wait_for(asyncio.wrap_future(work), CALL_PATIENCE)
+        except TimeoutError as error:
+            raise Unavailable("The database does not answer.") from error
+
+    async def call_together(
+        self, function: Callable[[list[Question]], list[Answer]], question: Question
+    ) -> Answer:
+        """As `call`, of a function that answers many questions at once: those that come together share a call."""
+        gathering = self._gatherings.get(function)
+        if gathering is None:
+            gathering = self._gatherings[function] = Gathering(self, function)
+        answer: Answer = await gathering.ask(question)
+        return answer
 
     def answer(self, question: str, give: Callable[..., None]) -> None:
         """Let `ask(question, …)` call `give(done, …)` on the loop."""
@@ -264,13 +318,15 @@ class Node:
         """
         names = list(conversations)
         self._joining.update(names)
+        for name in names:
+            self.hub.awaited.setdefault(name, 0)
         try:
             yield [f"conversation.{name}" for name in names]
         finally:
             self._joining.subtract(names)
             for name in names:
                 if self._joining[name] <= 0:
-                    del self._joining[name]
+                    del self._joining[name], self.hub.awaited[name]
                 if name not in self.hub.topics:
                     self.abandon(name)
 
@@ -297,15 +353,24 @@ class Node:
             self._leaving = None
 
     def left(self, user: str) -> None:
-        """A user's last socket here is gone: leave the groups, unless they are back by then."""
-        self.spawn(self._leave_user(user))
+        """A user's last socket here is gone: leave their group soon, with others', unless they are back by then."""
+        self._left.add(user)
+        if self._leaving_users is None:
+            self._leaving_users = self.loop.call_later(LEAVE_SECONDS, self._leave_groups)
 
-    async def _leave_user(self, user: str) -> None:
-        if user not in self.hub.users:
-            await self.leave([f"user.{user}"])
-            if user in self.hub.users:
-                # Back while Redis was told; what was published between is found by the new socket's sync.
-                await self.join([f"user.{user}"])
+    def _leave_groups(self) -> None:
+        self._leaving_users = None
+        left, self._left = self._left, set()
+        gone = [user for user in left if user not in self.hub.users]
+        if gone:
+            self.spawn(self._leave_users(gone))
+
+    async def _leave_users(self, users: list[str]) -> None:
+        await self.leave([f"user.{user}" for user in users])
+        back = [f"user.{user}" for user in users if user in self.hub.users]
+        if back:
+            # Back while Redis was told; what was published between is found by the new socket's sync.
+            await self.join(back)
 
     def _samples(self) -> Iterator[Sample]:
         """What the hub and the layer say of themselves; from any thread."""
@@ -319,7 +384,7 @@ class Node:
         )
         if self.layer is not None:
             yield Sample(
-                "gauge", "bus_available", "Whether every Redis host is connected.", self.layer.available
+                "gauge", "bus_available", "Whether every Redis host is connected.", int(self.layer.available)
             )
             yield Sample("counter", "bus_lost", "Publishes that Redis did not get.", self.layer.lost)
 

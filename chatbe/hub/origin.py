@@ -23,9 +23,13 @@ class OriginGuard:
         origin = headers.get(b"origin")
         if origin is None or allowed(origin.decode("latin-1"), headers.get(b"host", b"").decode("latin-1")):
             return await self.application(scope, receive, send)
-        await receive()
-        await send({"type": "websocket.close", "code": 4403})
-        return None
+        return await refuse(scope, receive, send)
+
+
+async def refuse(_scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Refuse a socket before the upgrade; the client sees 403."""
+    await receive()
+    await send({"type": "websocket.close", "code": 4403})
 
 
 def allowed(origin: str, host: str) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 
 import uvloop
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
-from twisted.internet.main import CONNECTION_LOST, installReactor
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST, installReactor
 
 logger = logging.getLogger("chatbe.hub.reactor")
 
@@ -60,6 +60,11 @@ class UvloopReactor(AsyncioSelectorReactor):
     def read(self, selectable: Any) -> None:
         """Do what an event would do that there is something to read."""
         self._act(selectable, selectable.doRead, True)
+
+    def end(self, selectable: Any) -> None:
+        """End a connection of which all is written, now."""
+        if selectable.fileno() != -1:
+            self._disconnectSelectable(selectable, CONNECTION_DONE, False)
 
     def drop(self, selectable: Any) -> None:
         """End a connection that is broken, in a turn of its own: the caller may be telling many of something."""

@@ -58,11 +58,17 @@ class Part(Protocol):
     async def stop(self) -> None:
         """Finish what was taken and let go of every resource."""
 
+    def arriving(self, socket: SocketConsumer) -> None:
+        """A socket's user has joined the fan-out, and its session is being judged.
+
+        What `connected` will send may be asked for already, at one go with that.
+        """
+
     async def connected(self, socket: SocketConsumer) -> None:
         """A socket was admitted; `welcome` has been sent. What this sends comes next on the socket."""
 
     def disconnected(self, socket: SocketConsumer) -> None:
-        """An admitted socket has gone."""
+        """A socket that had arrived has gone, admitted or not."""
 
     def caught_up(self, socket: SocketConsumer) -> None:
         """A socket that had lagged has its conversations again; what else it may have missed is sent afresh."""
@@ -72,6 +78,9 @@ class Part(Protocol):
 
     def bus_lost(self) -> None:
         """The fan-out may have lost any number of events since the last call."""
+
+    def database_replaced(self) -> None:
+        """The database went back, or is another: nothing that is remembered of it holds."""
 
 
 _parts: list[Callable[[], Part]] = []

@@ -32,6 +32,7 @@ from io import BytesIO
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, ClassVar, Final
 
+from chatbe.core.errors import Unavailable
 from chatbe.hub import listening, reactor
 
 _reactor = reactor.install()
@@ -69,6 +70,10 @@ access = logging.getLogger("chatbe.access")
 MAX_MESSAGE: Final = 128 * 1024
 """Bytes of an inbound message; twice the contract's 64 KiB, which the codec checks exactly."""
 READ_SIZE: Final = 64 * 1024
+HELD_BYTES: Final = 16 * 1024
+"""What of a paused WebSocket's input waits in this process; the rest waits in the kernel."""
+HELD_OVERHEAD: Final = 64
+"""Bytes that a held frame takes beside its payload, about."""
 SWEEP_PERIOD: Final = 1.0
 LINGER: Final = 5.0
 """Seconds in which a client may read the answer to a body that was refused."""
@@ -150,6 +155,7 @@ class Connection(tcp.Server):
 
     on_drain: Callable[[], None] | None = None
     """Called when all that was buffered has been taken by the kernel."""
+    disconnecting: bool
     taken = 0
     """Bytes that the kernel took from the buffer."""
 
@@ -181,6 +187,22 @@ class Connection(tcp.Server):
             return
         if sent < len(data):
             self.write(data[sent:])
+
+    def loseConnection(self, _reason: Any = None) -> None:
+        """End the connection after what is buffered; without waiting for an event where nothing is."""
+        if self.buffered or self.producer is not None or self._writeDisconnected:
+            super().loseConnection()
+        elif self.connected and not self.disconnecting:
+            self.stopReading()
+            self.disconnecting = True
+            _reactor.loop.call_soon(self._end)
+
+    def _end(self) -> None:
+        if self.buffered:
+            # Written meanwhile.
+            self.startWriting()
+        else:
+            _reactor.end(self)
 
     def doRead(self) -> Any:
         """Read once and hand it over."""
@@ -339,6 +361,7 @@ class SocketProtocol(WebSocketProtocol):
     _on_drain: Callable[[], None] | None = None
     _paused = False
     _held: deque[bytes] | None = None
+    _held_bytes = 0
     _pinged = 0.0
     _taken_at_ping = 0
     _close_began = 0.0
@@ -380,15 +403,19 @@ class SocketProtocol(WebSocketProtocol):
         self._on_text, self._on_binary, self._on_lost = on_text, on_binary, on_lost
 
     def pause_reading(self) -> None:
-        """Take no more from the client. What has been read already waits here."""
+        """Hand nothing more over. What comes waits here up to `HELD_BYTES`, then in the kernel."""
         self._paused = True
-        self.transport.pauseProducing()
+        if self._on_text is None:
+            # What comes would go to the application's inbox, which has no bound.
+            self.transport.pauseProducing()
 
     def resume_reading(self) -> None:
         """Hand over what waits, and go on reading."""
         self._paused = False
         while self._held and not self._paused:
-            self._deliver(self._held.popleft())
+            payload = self._held.popleft()
+            self._held_bytes -= len(payload)
+            self._deliver(payload)
         if not self._paused:
             # Time that went by while nothing was read is no silence of the client.
             self.last_inbound = time.monotonic()
@@ -400,6 +427,7 @@ class SocketProtocol(WebSocketProtocol):
             self.serverReject()
         elif self.state == self.STATE_OPEN:
             self._held = None
+            self._held_bytes = 0
             self._paused = False
             self.transport.resumeProducing()
             self.sendCloseFrame(code=int(code), reasonUtf8=encode_truncate(reason, 123) if reason else None)
@@ -477,12 +505,19 @@ class SocketProtocol(WebSocketProtocol):
             if self._held is None:
                 self._held = deque()
             self._held.append(payload)
+            self._held_bytes += len(payload) + HELD_OVERHEAD
+            if self._held_bytes > HELD_BYTES:
+                self.transport.pauseProducing()
         elif self._on_text is not None:
             try:
                 self._on_text(payload)
             except Exception:
                 logger.exception("an application failed on a frame")
                 self.close(CloseCode.INTERNAL_ERROR)
+
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        """Write what autobahn has made (the handshake's answer, control frames), without its log."""
+        self.transport.write_now(data)
 
     def onPing(self, payload: bytes) -> None:
         """Answer, unless the client does not even read what it was sent."""
@@ -888,8 +923,11 @@ class Server(DaphneServer):
         try:
             if self._start is not None:
                 await self._start()
-        except Exception:
-            logger.exception("the server cannot start")
+        except Exception as error:
+            if isinstance(error, Unavailable):
+                logger.error("the server cannot start: %s", error.detail)
+            else:
+                logger.exception("the server cannot start")
             self._exit_code = 1
             self._stop_reactor()
             return

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,8 +28,9 @@ QUICK_DEATH = 5.0
 MIN_DELAY = 0.5
 MAX_DELAY = 30.0
 
-Command = Callable[[int, int], list[str]]
-"""The command line of a worker, given its listening descriptor and the one of its supervisor."""
+Command = Callable[[int, int, str], list[str]]
+"""The command line of a worker, given its listening descriptor, the one of its supervisor, and a folder that
+only the workers share."""
 
 
 @dataclass(slots=True)
@@ -81,6 +83,7 @@ class Supervisor:
         self._spreads = not endpoint.path and endpoint.descriptor is None
         self._endpoint = endpoint
         self._listeners: dict[int, socket.socket] = {}
+        self._folder = ""
 
     def _open_listeners(self) -> None:
         """Raises CannotListen."""
@@ -102,7 +105,8 @@ class Supervisor:
             loop.add_signal_handler(number, self._on_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         try:
-            await asyncio.gather(*(self._keep(slot) for slot in range(self._count)))
+            with tempfile.TemporaryDirectory(prefix="chatbe-workers-") as self._folder:
+                await asyncio.gather(*(self._keep(slot) for slot in range(self._count)))
         finally:
             for listener in self._listeners.values():
                 listener.close()
@@ -153,7 +157,7 @@ class Supervisor:
         with theirs:
             listener = self._listeners[slot]
             process = await asyncio.create_subprocess_exec(
-                *self._command(listener.fileno(), theirs.fileno()),
+                *self._command(listener.fileno(), theirs.fileno(), self._folder),
                 pass_fds=(listener.fileno(), theirs.fileno()),
                 # Ctrl-C is for the supervisor, which passes it on.
                 start_new_session=True,

@@ -107,11 +107,17 @@ class IndexingPart:
         if self._task is not None:
             self._task.cancel()
 
+    def arriving(self, socket: SocketConsumer) -> None:
+        """Nothing to send."""
+
     async def connected(self, socket: SocketConsumer) -> None:
         """Nothing to send."""
 
     def disconnected(self, socket: SocketConsumer) -> None:
         """Nothing is kept per socket."""
+
+    def database_replaced(self) -> None:
+        """Nothing is kept of the database."""
 
     def caught_up(self, socket: SocketConsumer) -> None:
         """Nothing to send."""

@@ -16,14 +16,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import ClassVar, NamedTuple
 
 from chatbe.core.errors import Unavailable
 
 MICROSECONDS = 1_000_000
-
-_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class PresenceUnavailable(Unavailable):
@@ -168,13 +166,3 @@ class PresenceRegistry(ABC):
 
         A host that does not answer keeps its place in the cursor.
         """
-
-
-def moment(microseconds: int) -> datetime:
-    """Unix microseconds as a time in UTC."""
-    return _UNIX_EPOCH + timedelta(microseconds=microseconds)
-
-
-def microseconds(moment: datetime) -> int:
-    """The inverse of `moment`."""
-    return (moment - _UNIX_EPOCH) // timedelta(microseconds=1)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 
+from chatbe.core.clock import moment
 from presence.registry.base import (
     MICROSECONDS,
     Change,
@@ -15,7 +16,6 @@ from presence.registry.base import (
     PresenceRegistry,
     Status,
     Terms,
-    moment,
 )
 
 NEVER_SEEN = Status(online=False, version=0, last_seen=None)

@@ -12,20 +12,21 @@ import logging
 import time
 import zlib
 from collections import deque
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
+import hiredis
 from redis import Redis
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from chatbe.core.clock import moment
 from presence.registry.base import (
     MICROSECONDS,
     Change,
@@ -36,13 +37,14 @@ from presence.registry.base import (
     PresenceUnavailable,
     Status,
     Terms,
-    moment,
 )
 
 logger = logging.getLogger("presence.registry")
 
 T = TypeVar("T")
 Argument = str | int
+# Its stub knows commands of one word only.
+_pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
 
 COMMANDS_PER_WRITE: Final = 256
 LEASES_PER_SCRIPT: Final = 500
@@ -101,132 +103,248 @@ def place_of(user: str, hosts: int) -> int:
     return zlib.crc32(user.encode()) % hosts if hosts > 1 else 0
 
 
-class Host:
+class _Call:
+    """A script that is to be run, and who waits for its answer."""
+
+    __slots__ = ("answer", "arguments", "script")
+
+    def __init__(self, script: str, arguments: tuple[Argument, ...], answer: asyncio.Future[Answer]) -> None:
+        self.script = script
+        self.arguments = arguments
+        self.answer = answer
+
+
+class Host(asyncio.Protocol):
     """One Redis host: scripts run in the order of the calls, those of one turn of the loop in one write.
 
     So one connection is enough for thousands of sockets that arrive at once, and a call that follows
     another takes effect after it. A caller that is cancelled leaves its call to finish by itself.
+    The connection is made by redis-py (addresses, TLS, credentials); then its stream is taken over,
+    since redis-py would read one answer per coroutine call.
     """
 
     def __init__(self, url: str, layout: Layout, timeout: float) -> None:
         self._layout = layout
-        pool: ConnectionPool = ConnectionPool.from_url(
+        self._timeout = timeout
+        self._pool: ConnectionPool = ConnectionPool.from_url(
             url,
             protocol=2,
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
             retry=AsyncRetry(NoBackoff(), 0),
         )
-        self._connection: AbstractConnection = pool.connection_class(**pool.connection_kwargs)
-        self._waiting: deque[tuple[tuple[Argument, ...], str, asyncio.Future[Any]]] = deque()
-        self._worker: asyncio.Task[None] | None = None
+        self._connection: AbstractConnection | None = None
+        self._transport: asyncio.WriteTransport | None = None
+        self._reader = hiredis.Reader()
+        self._opening: asyncio.Task[None] | None = None
+        self._waiting: deque[_Call] = deque()
+        self._due = False
+        self._batch: list[_Call] = []
+        """What is under way; the next calls are sent when it is answered."""
+        self._replies: list[Any] = []
+        self._loading = 0
+        """So many of the replies to come are those to SCRIPT LOAD."""
+        self._loaded = False
+        self._reused = False
+        """Whether the connection has served a batch before: then its end may only mean that it was idle."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._heard_at = 0.0
         self._down_until = 0.0
         self._down = False
         self.epoch = ""
         """The epoch in which the host answered last."""
 
-    async def run(self, script: str, *arguments: Argument) -> Answer:
-        """Run a script. Raises `PresenceUnavailable`; at once when the host has just failed."""
+    def run(self, script: str, *arguments: Argument) -> asyncio.Future[Answer]:
+        """Run a script. The answer may be `PresenceUnavailable`; at once when the host has just failed."""
         loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Answer] = loop.create_future()
         if loop.time() < self._down_until:
-            raise PresenceUnavailable
-        future: asyncio.Future[Any] = loop.create_future()
-        self._waiting.append((arguments, script, future))
-        if self._worker is None:
-            self._worker = loop.create_task(self._work())
-        epoch, settled, result = await future
-        self.epoch = epoch.decode()
-        return Answer(self.epoch, bool(settled), result)
+            answer.set_exception(PresenceUnavailable())
+            return answer
+        self._waiting.append(_Call(script, arguments, answer))
+        if not self._due and not self._batch:
+            self._due = True
+            # After those tasks, too, that this turn of the loop has begun.
+            loop.call_soon(loop.call_soon, self._next)
+        return answer
 
     async def close(self) -> None:
         """Let what is under way finish, then close the connection."""
-        if self._worker is not None:
-            await self._worker
-        await self._connection.disconnect()
+        while calls := [*self._batch, *self._waiting]:
+            await asyncio.wait([call.answer for call in calls])
+        self._let_go()
 
-    async def _work(self) -> None:
-        """Send what waits until nothing does."""
+    # --- asyncio.Protocol --------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Take replies."""
+        self._heard_at = asyncio.get_running_loop().time()
+        self._reader.feed(data)
         try:
-            while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), COMMANDS_PER_WRITE))]
-                try:
-                    replies = await self._exchange([self._command(*entry[:2]) for entry in batch])
-                except (RedisError, OSError) as error:
-                    self._fail(error)
-                    # Nobody waits for one timeout after another.
-                    batch += self._waiting
-                    self._waiting.clear()
-                    replies = [error] * len(batch)
+            while (reply := self._reader.gets()) is not False:
+                if self._loading:
+                    self._loading -= 1
                 else:
-                    self._recover()
-                for (_, script, future), reply in zip(batch, replies, strict=True):
-                    if future.done():
-                        continue
-                    if isinstance(reply, Exception):
-                        logger.debug("presence script failed", extra={"script": script, "reason": str(reply)})
-                        unavailable = PresenceUnavailable()
-                        unavailable.__cause__ = reply
-                        future.set_exception(unavailable)
-                    else:
-                        future.set_result(reply)
-        finally:
-            self._worker = None
+                    self._replies.append(reply)
+        except hiredis.ProtocolError as error:
+            self._lost(error)
+            return
+        if self._batch and len(self._replies) >= len(self._batch):
+            self._complete()
 
-    def _command(self, arguments: tuple[Argument, ...], script: str) -> tuple[Argument, ...]:
+    def connection_lost(self, error: Exception | None) -> None:
+        """Redis has closed the connection."""
+        self._lost(error or ConnectionResetError("closed by Redis"))
+
+    # --- inner -------------------------------------------------------------------------------------
+
+    def _next(self) -> None:
+        """Send what waits, unless something is under way."""
+        self._due = False
+        if self._batch or not self._waiting:
+            return
+        waiting = self._waiting
+        self._batch = [waiting.popleft() for _ in range(min(len(waiting), COMMANDS_PER_WRITE))]
+        self._loaded = False
+        if self._transport is None:
+            self._opening = asyncio.get_running_loop().create_task(self._open())
+        else:
+            self._write(self._transport)
+
+    async def _open(self) -> None:
+        """Connect, then send what is under way from its beginning."""
+        self._reused = False
+        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py has no types there
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]  # redis-py has no types there
+        except (RedisError, OSError) as error:
+            self._fail(error)
+            return
+        # All answers of redis-py's handshake have been read, so nothing is left behind in its buffers.
+        writer = connection._writer  # noqa: SLF001 - it has no public name
+        if writer is None:
+            self._fail(ConnectionResetError("closed by Redis at once"))
+            return
+        self._connection = connection
+        self._transport = transport = writer.transport
+        transport.set_protocol(self)
+        self._reader = hiredis.Reader()
+        self._write(transport)
+
+    def _write(self, transport: asyncio.WriteTransport, *, first: int = 0, load: bool = False) -> None:
+        """Send the calls under way from the `first` on, and before them, if `load`, all scripts."""
+        loop = asyncio.get_running_loop()
+        del self._replies[first:]
+        self._heard_at = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(self._timeout, self._look)
+        commands = [_pack(self._command(call)) for call in self._batch[first:]]
+        self._loading = len(SCRIPTS) if load else 0
+        if load:
+            commands[:0] = [_pack(("SCRIPT", "LOAD", script_text(name))) for name in SCRIPTS]
+        try:
+            transport.write(b"".join(commands))
+        except RuntimeError as error:
+            # What uvloop raises where it has noticed the end of the connection before it told so.
+            self._lost(error)
+
+    def _command(self, call: _Call) -> tuple[Argument, ...]:
         keys = self._layout.keys
         return (
             "EVALSHA",
-            _script_hash(script),
+            _script_hash(call.script),
             len(keys),
             *keys,
             *self._layout.arguments(self.epoch),
-            *arguments,
+            *call.arguments,
         )
 
-    async def _exchange(self, commands: list[tuple[Argument, ...]]) -> list[Any]:
-        """Each command's reply, or the error that Redis answered. Raises when the connection failed."""
-        reused = self._connection.is_connected
-        try:
-            replies = await self._send(commands)
-        except RedisConnectionError:
-            if not reused:
-                raise
+    def _complete(self) -> None:
+        """All under way is answered."""
+        if not self._loaded:
+            for place, reply in enumerate(self._replies):
+                if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
+                    # Everything from there on again, so that the order is kept.
+                    self._loaded = True
+                    assert self._transport is not None  # noqa: S101 - it has just answered
+                    self._write(self._transport, first=place, load=True)
+                    return
+        batch, self._batch = self._batch, []
+        replies, self._replies = self._replies, []
+        self._reused = True
+        if self._down:
+            self._down = False
+            logger.info("presence has its Redis host again")
+        for call, reply in zip(batch, replies, strict=True):
+            if isinstance(reply, Exception):
+                logger.debug("presence script failed", extra={"script": call.script, "reason": str(reply)})
+                _refuse(call, reply)
+                continue
+            epoch, settled, result = reply
+            self.epoch = epoch.decode()
+            if not call.answer.done():
+                call.answer.set_result(Answer(self.epoch, bool(settled), result))
+        self._next()
+
+    def _look(self) -> None:
+        """Give up a host that has been silent for too long."""
+        self._timer = None
+        if not self._batch:
+            return
+        loop = asyncio.get_running_loop()
+        left = self._heard_at + self._timeout - loop.time()
+        if left > 0:
+            self._timer = loop.call_later(left, self._look)
+        else:
+            self._let_go()
+            self._fail(TimeoutError("no answer"))
+
+    def _lost(self, error: Exception) -> None:
+        """The connection is gone."""
+        self._let_go()
+        if not self._batch:
+            return
+        if self._reused:
             # Redis may have closed a connection that was idle, or have been restarted. What was done
             # already may be done again: each script leads to the same state.
-            replies = await self._send(commands)
-        unknown = next((i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)), None)
-        if unknown is not None:
-            # Everything from there on again, so that the order is kept.
-            await self._send([("SCRIPT", "LOAD", script_text(name)) for name in SCRIPTS])
-            replies[unknown:] = await self._send(commands[unknown:])
-        return replies
+            self._loaded = False
+            self._opening = asyncio.get_running_loop().create_task(self._open())
+        else:
+            self._fail(error)
 
-    async def _send(self, commands: list[tuple[Argument, ...]]) -> list[Any]:
-        connection = self._connection
-        packed = b"".join(part for command in commands for part in connection.pack_command(*command))
-        try:
-            await connection.send_packed_command(packed, check_health=False)
-        except RuntimeError as error:
-            # What uvloop raises where its transport has noticed the end before redis-py has; it has disconnected.
-            raise RedisConnectionError(str(error)) from error
-        replies: list[Any] = []
-        for _ in commands:
-            try:
-                replies.append(await connection.read_response())
-            except ResponseError as error:
-                replies.append(error)
-        return replies
+    def _let_go(self) -> None:
+        """Close the connection; the next call makes another."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            # Its end must not reach this object any more.
+            transport.set_protocol(asyncio.Protocol())
+            transport.abort()
+        if self._connection is not None:
+            # Or redis-py would warn of a stream that it left open.
+            self._connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001 - it has no public form
+            self._connection = None
 
     def _fail(self, error: Exception) -> None:
+        """Nobody waits for one timeout after another."""
         self._down_until = asyncio.get_running_loop().time() + RETRY_AFTER
         if not self._down:
             self._down = True
             logger.warning("presence lost a Redis host", extra={"reason": str(error)})
+        calls = [*self._batch, *self._waiting]
+        self._batch, self._replies = [], []
+        self._waiting.clear()
+        for call in calls:
+            _refuse(call, error)
 
-    def _recover(self) -> None:
-        if self._down:
-            self._down = False
-            logger.info("presence has its Redis host again")
+
+def _refuse(call: _Call, cause: Exception) -> None:
+    if not call.answer.done():
+        unavailable = PresenceUnavailable()
+        unavailable.__cause__ = cause
+        call.answer.set_exception(unavailable)
 
 
 class RedisRegistry(PresenceRegistry):
@@ -435,7 +553,7 @@ def _check(*names: str) -> None:
         raise ValueError("Users, connections and sessions are texts without white space.")
 
 
-async def _all(calls: Sequence[Coroutine[Any, Any, T]], *, every: bool = False) -> list[T | None]:
+async def _all(calls: Sequence[Awaitable[T]], *, every: bool = False) -> list[T | None]:
     """The results of all calls, None for those that were unavailable.
 
     Raises `PresenceUnavailable` if all were, or, with `every`, if any was.

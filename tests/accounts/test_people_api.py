@@ -194,6 +194,19 @@ def test_removing_a_contact_tells_them(
     assert alice.delete("/v1/contacts/bob").status_code == 404
 
 
+def test_those_who_added_me_are_listed_until_i_add_or_block_them(sign_in: Callable[..., Device]) -> None:
+    alice = sign_in("alice")
+    bob, carol, dave = (sign_in(name) for name in ("bob", "carol", "dave"))
+    for one in (bob, carol, dave):
+        assert one.post("/v1/contacts", username="alice").status_code == 201
+    assert names(alice.get("/v1/contact-requests")) == ["bob", "carol", "dave"]
+    alice.post("/v1/contacts", username="bob")
+    alice.put("/v1/blocks/carol")
+    assert names(alice.get("/v1/contact-requests")) == ["dave"]
+    dave.put("/v1/blocks/alice")
+    assert names(alice.get("/v1/contact-requests")) == []
+
+
 @pytest.mark.parametrize("name", ["nobody", "%00", "a%0Ab", "%ED%A0%80", "..", "é"])
 def test_no_such_contact_is_404(sign_in: Callable[..., Device], name: str) -> None:
     alice = sign_in("alice")
@@ -316,7 +329,7 @@ def test_mutual_contacts_are_both_ways_and_unblocked(
     Block.objects.create(blocker=alice, blocked=eve)
     with django_assert_num_queries(1):
         peers = selectors.mutual_contacts(user_id=alice.id)
-    assert [(peer.id, peer.username) for peer in peers] == [(bob.id, "bob")]
+    assert [(peer.key, peer.username) for peer in peers] == [(str(bob.id), "bob")]
     assert selectors.are_mutual(one=alice.id, other=bob.id)
     assert not selectors.are_mutual(one=alice.id, other=dave.id)
     assert not selectors.are_mutual(one=carol.id, other=alice.id)

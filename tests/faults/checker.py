@@ -11,13 +11,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.faults.history import Connection, Database, Frame, History, Send, Snapshot, StoredMessage
+from tests.faults.history import (
+    Change,
+    Connection,
+    Database,
+    Frame,
+    History,
+    Member,
+    Send,
+    Snapshot,
+    StoredMessage,
+)
 
 PROMISES = {
     "stored": "every acked message is stored, exactly once",
     "repeat": "a repeated client_id gets the first ack and stores nothing",
     "order": "messages of one client are stored in the order of sending",
     "stream": "each socket's stream rises in rev, nothing twice, nothing left out",
+    "changes": "edits, deletions and reactions that were acked stand, and nothing that was not asked for",
+    "members": "nothing of a group reaches who is not a member of it",
     "state": "every client ends with the database's state",
     "marks": "read and delivered marks and unread counts converge",
     "presence": "presence ends in the truth and never says the same twice in a row",
@@ -46,6 +58,7 @@ def check(history: History) -> list[Violation]:
         *check_stored(history),
         *check_repeats(history),
         *check_order(history),
+        *check_changes(history),
         *check_streams(history),
         *check_presence(history.connections),
         *check_answers(history),
@@ -95,14 +108,24 @@ def check_database(database: Database) -> list[Violation]:
 
 
 def _acks(history: History) -> Iterable[tuple[float, str, Connection | None, Frame]]:
-    """Every ack: when, whose, on which socket (None: over HTTP), and the frame."""
+    """Every ack of a message: when, whose, on which socket (None: over HTTP), and the frame."""
     for connection in history.connections:
+        changes = _change_refs(connection)
         for entry in connection.entries:
-            if entry.way == "in" and entry.frame["type"] == "ack" and entry.frame["client_id"]:
+            if entry.way == "in" and entry.frame["type"] == "ack" and entry.frame["ref"] not in changes:
                 yield entry.at, connection.user, connection, entry.frame
     for send in history.sends:
         for answer in send.answers:
             yield send.settled_at or send.at, send.user, None, answer
+
+
+def _change_refs(connection: Connection) -> set[str]:
+    """The refs of the edits, deletions and reactions that were asked for on a socket."""
+    return {
+        entry.frame["ref"]
+        for entry in connection.entries
+        if entry.way == "out" and entry.frame["type"] in {"edit", "delete", "react"}
+    }
 
 
 def check_stored(history: History) -> list[Violation]:
@@ -121,14 +144,12 @@ def check_stored(history: History) -> list[Violation]:
             found.append(Violation("stored", at, "an ack names another place than the row", {"ack": ack}))
     sent = {(send.user, send.client_id): send for send in history.sends}
     for message in history.database.messages:
+        if message.kind != "text":
+            continue
         send = sent.get((message.sender or "", message.client_id))
         if send is None:
             found.append(
                 Violation("stored", NO_MOMENT, "a message is stored that nobody sent", {"id": message.id})
-            )
-        elif send.body != message.body:
-            found.append(
-                Violation("stored", send.at, "a message is stored with another body", {"id": message.id})
             )
         elif send.outcome not in ("acked", "pending"):
             found.append(
@@ -154,6 +175,63 @@ def check_repeats(history: History) -> list[Violation]:
                 found.append(Violation("repeat", at, "two acks say that they are the first", {"ack": ack}))
             fresh.add(key)
     return found
+
+
+def check_changes(history: History) -> list[Violation]:
+    """Of each message: the last edit that was acked is its body, what was deleted is gone, and who was acked to
+    react does, once; nothing of it without having been asked for."""
+    found: list[Violation] = []
+    asked: defaultdict[tuple[str, int], list[Change]] = defaultdict(list)
+    for change in history.changes:
+        asked[change.conversation, change.seq].append(change)
+    bodies = {(send.user, send.client_id): send.body for send in history.sends}
+    for row in history.database.messages:
+        if row.kind != "text":
+            continue
+        changes = asked[row.conversation, row.seq]
+        sent = bodies.get((row.sender or "", row.client_id))
+        for what in (*_wrong_body(row, sent, changes), *_wrong_reactions(row, changes)):
+            details = {"conversation": row.conversation, "seq": row.seq}
+            found.append(
+                Violation("changes", max((each.at for each in changes), default=NO_MOMENT), what, details)
+            )
+    return found
+
+
+def _wrong_body(row: StoredMessage, sent: str | None, changes: Iterable[Change]) -> Iterable[str]:
+    deletions = [change for change in changes if change.kind == "delete"]
+    edits = [change for change in changes if change.kind == "edit"]
+    if row.body is None:
+        if not any(change.outcome in {"acked", "pending"} for change in deletions):
+            yield "a message is gone that nobody deleted"
+        return
+    if any(change.outcome == "acked" for change in deletions):
+        yield "a deleted message is there again"
+    # Whose commit is unknown, may stand or not.
+    possible = {change.value for change in edits if change.outcome not in {"acked", "forbidden", "conflict"}}
+    acked = sorted((change for change in edits if change.outcome == "acked"), key=lambda change: change.rev)
+    last = acked[-1].value if acked else sent
+    if row.body != last and row.body not in possible:
+        yield "an edit is lost" if acked else "a message is stored with another body"
+
+
+def _wrong_reactions(row: StoredMessage, changes: Iterable[Change]) -> Iterable[str]:
+    asked: defaultdict[tuple[str, str], list[Change]] = defaultdict(list)
+    for change in changes:
+        if change.kind == "react":
+            asked[change.user, change.value].append(change)
+    stored = {(user, emoji) for emoji, users in row.reactions.items() for user in users}
+    if any(len(set(users)) != len(users) for users in row.reactions.values()):
+        yield "a reaction is stored twice"
+    if stored - asked.keys():
+        yield "a reaction is stored that nobody asked for"
+    if row.body is None:
+        return
+    for key, reactions in asked.items():
+        acked = sorted((each for each in reactions if each.outcome == "acked"), key=lambda each: each.rev)
+        sure = all(each.outcome in {"acked", "forbidden", "conflict", "not_found"} for each in reactions)
+        if acked and sure and (key in stored) is not acked[-1].on:
+            yield "a reaction is lost" if acked[-1].on else "a reaction is there that was taken off"
 
 
 def check_order(history: History) -> list[Violation]:
@@ -273,6 +351,10 @@ class _Stream:
         self.others = "state"
         self.marks_told = False
         self.synced = False
+        self.changes = _change_refs(connection)
+        self.ended: dict[str, int] = {}
+        """Groups that the user was told to have left, and at which rev."""
+        self.tombstones: set[tuple[str, int]] = set()
 
     def judge(self) -> list[Violation]:
         for entry in self.connection.entries:
@@ -295,7 +377,8 @@ class _Stream:
             elif kind == "message":
                 self.on_change(entry.at, frame["message"]["conversation"], frame["message"]["rev"])
                 self.compare(entry.at, frame["message"])
-            elif kind == "ack" and not frame["duplicate"]:
+                self.look_at(entry.at, frame["message"])
+            elif kind == "ack" and not frame["duplicate"] and frame["ref"] not in self.changes:
                 self.on_change(entry.at, frame["conversation"], frame["rev"])
         return self.found
 
@@ -303,8 +386,47 @@ class _Stream:
         where = {"client": self.connection.client, "connection": self.connection.number}
         self.found.append(Violation("stream", at, what, {**where, **details}))
 
+    def foreign(self, at: float, conversation: str, rev: int) -> None:
+        """Nothing of a group comes between the end of a membership and its return."""
+        if conversation in self.ended:
+            self.members_broken(at, conversation, rev)
+            return
+        member = self.member(conversation)
+        if (
+            member is not None
+            and 0 < member.left_rev < rev
+            and not (member.active and rev >= member.joined_rev)
+        ):
+            self.members_broken(at, conversation, rev)
+
+    def members_broken(self, at: float, conversation: str, rev: int) -> None:
+        details = {"client": self.connection.client, "conversation": conversation, "rev": rev}
+        self.found.append(Violation("members", at, "something reached a user who is not a member", details))
+
+    def member(self, conversation: str) -> Member | None:
+        """The user's membership at the end."""
+        stored = self.database.conversations.get(conversation)
+        return stored.members.get(self.connection.user) if stored is not None else None
+
+    def look_at(self, at: float, message: Frame) -> None:
+        """What is deleted stays so, and everybody reacts once."""
+        place = (message["conversation"], message["seq"])
+        if message["body"] is None:
+            self.tombstones.add(place)
+        elif place in self.tombstones:
+            self.broken(at, "a deleted message came back", message=message)
+        for emoji, told in message.get("reactions", {}).items():
+            names = told["usernames"]
+            if (
+                len(set(names)) != len(names)
+                or told["count"] < len(names)
+                or len(names) < min(told["count"], 50)
+            ):
+                self.broken(at, "a reaction is counted wrongly", emoji=emoji, message=message)
+
     def on_change(self, at: float, conversation: str, rev: int) -> None:
         """The stream reaches a rev: it rises, and what it passes over is not there any more, or not to be seen."""
+        self.foreign(at, conversation, rev)
         position = self.positions.setdefault(conversation, self.beginning(conversation))
         if rev <= position:
             self.broken(at, "a rev came twice or late", conversation=conversation, rev=rev, after=position)
@@ -316,6 +438,10 @@ class _Stream:
         """Nothing that this member may see stands at the revs after `position` up to `to`."""
         committed = self.committed.get(conversation)
         if committed is None or to <= position:
+            return
+        member = self.member(conversation)
+        if member is not None and member.left_rev and not (member.active and position >= member.joined_rev):
+            # Of memberships before the last one, nobody knows any more what belonged to them.
             return
         left_out = committed.revs[
             bisect.bisect_right(committed.revs, position) : bisect.bisect_right(committed.revs, to)
@@ -329,12 +455,14 @@ class _Stream:
             )
 
     def hidden_to(self, conversation: str) -> int:
-        stored = self.database.conversations.get(conversation)
-        member = stored.members.get(self.connection.user) if stored is not None else None
+        member = self.member(conversation)
         return member.joined_seq if member is not None else 0
 
     def beginning(self, conversation: str) -> int:
         """Where the stream of a conversation begins that the sync did not name."""
+        member = self.member(conversation)
+        if member is not None and member.joined_rev:
+            return 0 if member.left_rev else member.joined_rev - 1
         hidden = self.hidden_to(conversation)
         committed = self.committed.get(conversation)
         if not hidden or committed is None:
@@ -345,8 +473,15 @@ class _Stream:
         value = frame["conversation"]
         identity, rev = value["id"], value["rev"]
         if frame.get("member") is False:
-            self.positions.pop(identity, None)
-        elif frame.get("reset"):
+            if rev <= self.positions.pop(identity, 0):
+                self.broken(at, "the end of a membership came late", conversation=identity, rev=rev)
+            self.ended[identity] = rev
+            return
+        if rev <= self.ended.pop(identity, -1):
+            self.broken(at, "a group came back late", conversation=identity, rev=rev)
+        if rev:
+            self.foreign(at, identity, rev)
+        if frame.get("reset"):
             self.positions[identity] = rev
         elif rev == 0:
             # A direct conversation opens: no change of its own, but it stands before all of them.
@@ -368,7 +503,8 @@ class _Stream:
         if not self.marks_told:
             self.broken(at, "synced without marks")
         for identity, stored in self.database.conversations.items():
-            if self.connection.user not in stored.members or identity not in self.committed:
+            member = stored.members.get(self.connection.user)
+            if member is None or member.left_rev or identity not in self.committed:
                 continue
             known = self.committed[identity].known
             index = bisect.bisect_left(known, (self.synced_from, 0))
@@ -421,6 +557,9 @@ def check_answers(history: History) -> list[Violation]:
             found.append(
                 Violation("answers", send.at, "a send was never answered", {"client_id": send.client_id})
             )
+        elif send.outcome == "not_found" and history.database.conversations.get(send.to):
+            # To a group that its sender was no longer in.
+            continue
         elif send.outcome != "acked":
             details = {"client_id": send.client_id, "code": send.outcome}
             found.append(Violation("answers", send.at, "a send was refused", details))
@@ -461,13 +600,18 @@ def _check_state(
 
     for identity, stored in database.conversations.items():
         member = stored.members.get(snapshot.user)
-        if member is None or not member.active or not stored.head_rev:
+        if member is None or not stored.head_rev:
             continue
         held = snapshot.conversations.get(identity)
+        if not member.active:
+            if held is not None:
+                broken("a group is held that its user has left", conversation=identity)
+            continue
         if held is None:
             broken("a conversation is missing", conversation=identity, head=stored.head_rev)
             continue
-        if held.rev != stored.head_rev:
+        revs = {seq: row.rev for seq, row in rows.get(identity, {}).items()}
+        if not stored.visible_head(snapshot.user, revs) <= held.rev <= stored.head_rev:
             broken(
                 "a stream has not reached the head", conversation=identity, rev=held.rev, head=stored.head_rev
             )
@@ -477,6 +621,8 @@ def _check_state(
             for seq, (rev, id_, body) in held.messages.items()
             if seq not in present
             or (present[seq].rev, present[seq].id, present[seq].body) != (rev, id_, body)
+            or present[seq].reactions != held.reactions.get(seq, {})
+            or (stored.kind == "group" and seq <= member.joined_seq)
         ]
         if wrong:
             broken("messages differ", conversation=identity, seqs=sorted(wrong)[:20])
@@ -495,17 +641,21 @@ def _check_marks(
     found: list[Violation] = []
     for identity, held in snapshot.conversations.items():
         stored = database.conversations.get(identity)
-        if stored is None or snapshot.user not in stored.members:
+        if stored is None or snapshot.user not in stored.members or not stored.members[snapshot.user].active:
             continue
         where = {"client": snapshot.client, "conversation": identity}
         for username, member in stored.members.items():
+            if not member.active:
+                continue
             told = held.marks.get(username, (0, 0))
             if tuple(told) != (member.read, member.delivered):
                 marks = {"of": username, "told": list(told), "stored": [member.read, member.delivered]}
                 found.append(Violation("marks", at, "marks differ", {**where, **marks}))
         read = stored.members[snapshot.user].read
         unread = sum(
-            1 for seq, row in rows.get(identity, {}).items() if seq > read and row.sender != snapshot.user
+            1
+            for seq, row in rows.get(identity, {}).items()
+            if seq > read and row.sender != snapshot.user and row.kind == "text" and row.body is not None
         )
         told_unread = {"listed": (snapshot.listed_unread or {}).get(identity)}
         if snapshot.complete:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -44,7 +44,7 @@ class Send:
     user: str
     client_id: str
     to: str
-    """The recipient's username."""
+    """The recipient's username, or a group's id."""
     body: str
     at: float
     settled_at: float | None = None
@@ -57,6 +57,26 @@ class Send:
 
 
 @dataclass(slots=True)
+class Change:
+    """One edit, deletion or reaction that a client was told to ask for, and what became of it."""
+
+    client: str
+    user: str
+    kind: str
+    """`edit`, `delete` or `react`."""
+    conversation: str
+    seq: int
+    value: str
+    """The body, or the emoji."""
+    on: bool
+    at: float
+    outcome: str = "pending"
+    """`pending`, `acked`, or the code that refused it."""
+    rev: int = 0
+    """As acked."""
+
+
+@dataclass(slots=True)
 class Member:
     """A member's row."""
 
@@ -64,6 +84,8 @@ class Member:
     delivered: int
     active: bool = True
     joined_seq: int = 0
+    joined_rev: int = 0
+    left_rev: int = 0
 
 
 @dataclass(slots=True)
@@ -77,6 +99,13 @@ class StoredConversation:
     state_rev: int
     members: dict[str, Member]
 
+    def visible_head(self, username: str, revs: Mapping[int, int]) -> int:
+        """The rev of the last change that a member may see; `revs` are the messages', by seq."""
+        hidden = self.members[username].joined_seq
+        if not hidden:
+            return self.head_rev
+        return max([self.state_rev, *(rev for seq, rev in revs.items() if seq > hidden)])
+
 
 @dataclass(slots=True)
 class StoredMessage:
@@ -89,6 +118,9 @@ class StoredMessage:
     sender: str | None
     client_id: str
     body: str | None
+    kind: str = "text"
+    reactions: dict[str, list[str]] = field(default_factory=dict)
+    """Emoji → who, sorted."""
 
 
 @dataclass(slots=True)
@@ -108,6 +140,8 @@ class Held:
     """seq → (rev, id, body)."""
     marks: dict[str, tuple[int, int]]
     unread: int
+    reactions: dict[int, dict[str, list[str]]] = field(default_factory=dict)
+    """seq → emoji → who, sorted."""
 
 
 @dataclass(slots=True)
@@ -146,6 +180,7 @@ class History:
     seed: int
     connections: list[Connection] = field(default_factory=list)
     sends: list[Send] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
     rounds: list[Round] = field(default_factory=list)
     database: Database = field(default_factory=Database)
     failures: list[tuple[float, str]] = field(default_factory=list)
@@ -158,6 +193,7 @@ class History:
             ("round", self.rounds),
             ("connection", self.connections),
             ("send", self.sends),
+            ("change", self.changes),
             ("conversation", list(self.database.conversations.values())),
             ("message", self.database.messages),
         ):
@@ -188,6 +224,8 @@ def read(path: Path) -> History:
                     history.connections.append(Connection(**line, entries=entries))
                 case "send":
                     history.sends.append(Send(**line))
+                case "change":
+                    history.changes.append(Change(**line))
                 case "conversation":
                     members = {name: Member(**member) for name, member in line.pop("members").items()}
                     history.database.conversations[line["id"]] = StoredConversation(**line, members=members)

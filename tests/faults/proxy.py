@@ -28,6 +28,8 @@ class Link:
         """New connections are closed at once."""
         self.alter: Callable[[bytes], bytes] | None = None
         """Applied to each piece of data on the way there."""
+        self.cuts: Callable[[bytes], bool] | None = None
+        """Asked about each piece of data on the way back: where it says so, the connection is reset instead."""
         self._small_buffers = small_buffers
         self._frozen: set[Way] = set()
         self._pairs: set[_Pair] = set()
@@ -166,6 +168,9 @@ class _End(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.way == "there" and self.pair.link.alter is not None:
             data = self.pair.link.alter(data)
+        if self.way == "back" and self.pair.link.cuts is not None and self.pair.link.cuts(data):
+            self.pair.abort()
+            return
         loop = asyncio.get_running_loop()
         if self.pair.link.delay or self.delayed:
             self.delayed.append(data)

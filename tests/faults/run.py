@@ -44,6 +44,7 @@ async def run(
     async with World(seed=seed, size=size, folder=folder) as world:
         say(f"{len(world.devices)} clients of {len(world.users)} people on {len(world.servers)} servers")
         workload = Workload(world)
+        await workload.found_groups()
         violations: list[Violation] = []
         ends = None if seconds is None else time.monotonic() + seconds
         try:

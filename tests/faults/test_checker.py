@@ -12,6 +12,7 @@ import pytest
 from tests.faults import checker, report
 from tests.faults.checker import Violation
 from tests.faults.history import (
+    Change,
     Connection,
     Database,
     Entry,
@@ -327,7 +328,7 @@ PLANTED: list[tuple[Callable[[Told], None], str, str]] = [
     (use_a_rev_twice, "stored", "a rev is used twice"),
     (burn_a_rev, "stored", "the head is not the highest rev"),
     (store_what_nobody_sent, "stored", "nobody sent"),
-    (store_another_body, "stored", "another body"),
+    (store_another_body, "changes", "another body"),
     (ack_another_place, "stored", "another place"),
     (store_what_was_refused, "stored", "a refused message is stored"),
     (answer_a_repeat_anew, "repeat", "another ack"),
@@ -484,3 +485,168 @@ def test_the_table_shows_the_round_and_the_promise() -> None:
     evidence = report.verdict(copy.deepcopy(story.history), violations, {})
     assert not evidence["kept"]
     assert evidence["rounds"][0]["broken"] == {"stream": 1}
+
+
+# --- groups, and messages that live ------------------------------------------------------------------
+
+
+class Group(Story):
+    """Alice's group: bob reacts to what she edits, she deletes another message, bob is removed and comes back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conversation.kind = "group"
+        self.conversation.head_rev = self.conversation.state_rev = 1
+        self.conversation.members = {"alice": Member(0, 0, joined_rev=1), "bob": Member(0, 0, joined_rev=1)}
+        self.alice = self.connect("alice/0")
+        self.bob = self.connect("bob/0")
+        for connection in (self.alice, self.bob):
+            self.opening(connection, rev=1)
+            self.synced(connection)
+        self.first, self.second = self.send(self.alice, "one"), self.send(self.alice, "two")
+        for row in (self.first, self.second):
+            self.ack(self.alice, row)
+            self.message(self.bob, row)
+        self.edit = self.change("alice", "edit", self.first, "better")
+        self.first.body = "better"
+        self.tell(self.first)
+        self.reaction = self.change("bob", "react", self.first, "👍")
+        self.first.reactions = {"👍": ["bob"]}
+        self.tell(self.first)
+        self.deletion = self.change("alice", "delete", self.second, "")
+        self.second.body = None
+        self.tell(self.second)
+        self.end = self.hear(
+            self.bob,
+            type="conversation",
+            member=False,
+            conversation={"id": CONVERSATION, "rev": self.state()},
+        )
+        self.conversation.members["bob"] = Member(0, 0, left_rev=7, joined_rev=9, joined_seq=3)
+        self.third = self.send(self.alice, "three")
+        self.ack(self.alice, self.third)
+        self.opening(self.alice, rev=self.state())
+        self.back = self.opening(self.bob, rev=9)
+        self.fourth = self.send(self.alice, "four")
+        self.ack(self.alice, self.fourth)
+        self.message(self.bob, self.fourth)
+        self.conversation.members["alice"].joined_rev = 1
+
+    def state(self) -> int:
+        self.conversation.head_rev += 1
+        self.conversation.state_rev = self.conversation.head_rev
+        return self.conversation.state_rev
+
+    def change(self, user: str, kind: str, row: StoredMessage, value: str) -> Change:
+        self.conversation.head_rev += 1
+        row.rev = self.conversation.head_rev
+        connection = self.alice if user == "alice" else self.bob
+        self.say(connection, type=kind, ref=f"change {row.rev}", conversation=CONVERSATION, seq=row.seq)
+        change = Change(
+            connection.client, user, kind, CONVERSATION, row.seq, value, True, self.now, "acked", row.rev
+        )
+        self.history.changes.append(change)
+        return change
+
+    def tell(self, row: StoredMessage) -> None:
+        """The change comes to both, and the ack to who asked after it."""
+        for connection in (self.alice, self.bob):
+            message = self.message(connection, row)["message"]
+            message["reactions"] = {
+                emoji: {"count": len(names), "usernames": list(names)}
+                for emoji, names in row.reactions.items()
+            }
+        asking = self.bob if self.history.changes[-1].user == "bob" else self.alice
+        ack = self.ack(asking, row)
+        ack["ref"] = f"change {row.rev}"
+
+
+def lose_an_edit(group: Group) -> None:
+    group.first.body = "one"
+
+
+def resurrect(group: Group) -> None:
+    group.second.body = "two"
+
+
+def tell_what_was_deleted(group: Group) -> None:
+    group.conversation.head_rev = 12
+    group.second.rev = 12
+    group.message(group.alice, group.second)["message"]["body"] = "two"
+
+
+def delete_what_nobody_deleted(group: Group) -> None:
+    group.deletion.outcome = "forbidden"
+
+
+def lose_a_reaction(group: Group) -> None:
+    group.first.reactions = {}
+
+
+def double_a_reaction(group: Group) -> None:
+    group.first.reactions = {"👍": ["bob", "bob"]}
+
+
+def count_a_reaction_twice(group: Group) -> None:
+    for entry in group.bob.entries:
+        for told in entry.frame.get("message", {}).get("reactions", {}).values():
+            told["usernames"] = ["bob", "bob"]
+
+
+def react_unasked(group: Group) -> None:
+    group.first.reactions = {"👍": ["bob"], "🎉": ["alice"]}
+
+
+def keep_what_was_taken_off(group: Group) -> None:
+    group.reaction.on = False
+
+
+def show_a_removed_member(group: Group) -> None:
+    place = next(i for i, entry in enumerate(group.bob.entries) if entry.frame is group.end)
+    group.message(group.bob, group.third)
+    group.bob.entries.insert(place + 1, group.bob.entries.pop())
+
+
+def say_nothing_of_the_end(group: Group) -> None:
+    show_a_removed_member(group)
+    group.bob.entries = [entry for entry in group.bob.entries if entry.frame is not group.end]
+
+
+def bring_back_late(group: Group) -> None:
+    group.back["conversation"]["rev"] = 7
+
+
+@pytest.mark.parametrize(
+    ("plant", "promise", "what"),
+    [
+        (lose_an_edit, "changes", "an edit is lost"),
+        (resurrect, "changes", "there again"),
+        (tell_what_was_deleted, "stream", "came back"),
+        (delete_what_nobody_deleted, "changes", "nobody deleted"),
+        (lose_a_reaction, "changes", "a reaction is lost"),
+        (double_a_reaction, "changes", "stored twice"),
+        (count_a_reaction_twice, "stream", "counted wrongly"),
+        (react_unasked, "changes", "nobody asked"),
+        (keep_what_was_taken_off, "changes", "taken off"),
+        (show_a_removed_member, "members", "not a member"),
+        (say_nothing_of_the_end, "members", "not a member"),
+        (bring_back_late, "stream", "came back late"),
+    ],
+)
+def test_a_fault_planted_in_a_group_is_found(plant: Callable[[Group], None], promise: str, what: str) -> None:
+    honest = Group()
+    assert checker.check(honest.history) == []
+    plant(honest)
+    found = checker.check(honest.history)
+    assert any(each.promise == promise and what in each.what for each in found), found
+
+
+def test_a_group_that_its_user_has_left_is_held_by_nobody() -> None:
+    group = Group()
+    group.conversation.members["bob"] = Member(0, 0, active=False, left_rev=7, joined_rev=1)
+    held = Held(7, {}, {}, 0)
+    snapshot = Snapshot("bob/0", "bob", True, {CONVERSATION: held}, {})
+    (found,) = checker.check_converged([snapshot], group.history.database, {"bob": True}, at=1.0)
+    assert (found.promise, found.what) == ("state", "a group is held that its user has left")
+    gone = Snapshot("bob/0", "bob", True, {}, {})
+    assert checker.check_converged([gone], group.history.database, {"bob": True}, at=1.0) == []

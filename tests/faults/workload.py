@@ -10,11 +10,13 @@ from typing import Any
 
 from chatbe_client import Ack, ChatError, Closed, MessageReceived, Refused
 
-from tests.faults.history import Send
+from tests.faults.history import Change, Send
 from tests.faults.world import Device, World
 
 OUTSTANDING = 100
 """A device with so many unanswered messages waits before it writes more."""
+GROUPS = 2
+EMOJI = ("👍", "🎉", "😂")
 BODIES = string.ascii_letters + string.digits + "   äßéπ字🙂"
 
 
@@ -26,16 +28,33 @@ class Workload:
         self.repeats = 0.06
         """The share of messages that are sent more than once."""
         self._random = random.Random(world.random.random())
+        self.groups: dict[str, Device] = {}
+        """Groups, and a device of each one's owner."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopped = asyncio.Event()
         self._extra: set[asyncio.Task[None]] = set()
         self._readers = [asyncio.create_task(self._read(device)) for device in world.devices]
 
+    async def found_groups(self) -> None:
+        """Make the groups, each with most of the people."""
+        for owner in self.world.devices[:GROUPS]:
+            others = [user for user in self.world.users if user != owner.user]
+            made = await owner.client.api.call(
+                "POST",
+                "/v1/conversations",
+                json={
+                    "kind": "group",
+                    "title": f"Group of {owner.user}",
+                    "members": self._random.sample(others, max(2, len(others) * 2 // 3)),
+                },
+            )
+            self.groups[made["id"]] = owner
+
     def start(self) -> None:
         """Begin to write."""
         self._stopped.clear()
-        for device in self.world.devices:
-            task = asyncio.create_task(self._write(device))
+        for work in (*map(self._write, self.world.devices), *map(self._come_and_go, self.groups)):
+            task = asyncio.create_task(work)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -82,11 +101,83 @@ class Workload:
                 return
             if device.asleep or len(device.sends) >= OUTSTANDING:
                 continue
-            to = self._random.choice([user for user in self.world.users if user != device.user])
+            to = self._random.choice(
+                [*(user for user in self.world.users if user != device.user), *self._groups_of(device)]
+            )
             for _ in range(self._random.choice((1, 1, 1, 2, 5))):
                 self.send(device, to, self.body())
             if self._random.random() < 0.05:
                 self._type(device)
+            if self._random.random() < 0.3:
+                self._change_something(device)
+
+    def _groups_of(self, device: Device) -> list[str]:
+        """The groups that a device knows, as often as to make them a third of all targets."""
+        known = [group for group in self.groups if device.client.state.conversations.get(group)]
+        return known * (len(self.world.users) // 2 // max(1, len(known)))
+
+    def _change_something(self, device: Device) -> None:
+        """Edit or delete one of the latest messages of one's own, or react to anybody's."""
+        state = device.client.state
+        latest = [
+            message
+            for held in state.conversations.values()
+            for message in sorted(held.messages.values(), key=lambda each: each.seq)[-5:]
+            if message.kind == "text" and message.body is not None
+        ]
+        if not latest:
+            return
+        message = self._random.choice(latest)
+        kind = "react"
+        if message.sender == device.user:
+            kind = self._random.choice(("edit", "edit", "react", "delete"))
+        value = self.body() if kind == "edit" else self._random.choice(EMOJI) if kind == "react" else ""
+        change = Change(
+            device.name, device.user, kind, message.conversation, message.seq, value,
+            self._random.random() < 0.7, self.world.now(),
+        )  # fmt: skip
+        self.world.history.changes.append(change)
+        self._run_extra(self._ask_for(device, change))
+
+    async def _ask_for(self, device: Device, change: Change) -> None:
+        client, place = device.client, (change.conversation, change.seq)
+        try:
+            match change.kind:
+                case "edit":
+                    ack = await client.edit(*place, change.value)
+                case "delete":
+                    ack = await client.delete(*place)
+                case _:
+                    ack = await client.react(*place, change.value, on=change.on)
+        except Refused as error:
+            change.outcome = error.code
+        except Closed:
+            return
+        else:
+            change.outcome, change.rev = "acked", ack.rev
+
+    async def _come_and_go(self, group: str) -> None:
+        """People are added to a group and removed, through any server; and some leave."""
+        owner = self.groups[group]
+        while True:
+            try:
+                async with asyncio.timeout(self._random.expovariate(1.5)):
+                    await self._stopped.wait()
+            except TimeoutError:
+                pass
+            else:
+                return
+            user = self._random.choice([user for user in self.world.users if user != owner.user])
+            url = f"http://127.0.0.1:{self._random.choice(self.world.servers).app.port}"
+            path = f"/v1/conversations/{group}/members"
+            try:
+                if self._random.random() < 0.6:
+                    await owner.client.api.call("POST", path, json={"usernames": [user]}, url=url)
+                else:
+                    await owner.client.api.call("DELETE", f"{path}/{user}", url=url)
+            except ChatError:
+                # No member, or a server that is away: what came of it the tables say.
+                continue
 
     def body(self, length: int | None = None) -> str:
         """Something to say."""
@@ -109,7 +200,10 @@ class Workload:
         return send
 
     def _submit(self, device: Device, send: Send) -> asyncio.Future[Ack]:
-        answer = device.client.submit(send.body, to=send.to, client_id=send.client_id)
+        if send.to in self.groups:
+            answer = device.client.submit(send.body, conversation=send.to, client_id=send.client_id)
+        else:
+            answer = device.client.submit(send.body, to=send.to, client_id=send.client_id)
         answer.add_done_callback(lambda done: self._settled(device, send, done))
         return answer
 
@@ -141,14 +235,19 @@ class Workload:
 
     async def _repeat_by_http(self, device: Device, send: Send) -> None:
         """At the same moment, over HTTP, on whichever server."""
-        conversation = next(
-            (
-                identity
-                for identity, held in device.client.state.conversations.items()
-                if held.info is not None
-                and {member["username"] for member in held.info["members"]} == {device.user, send.to}
-            ),
-            None,
+        conversation = (
+            send.to
+            if send.to in self.groups
+            else next(
+                (
+                    identity
+                    for identity, held in device.client.state.conversations.items()
+                    if held.info is not None
+                    and held.info["kind"] == "direct"
+                    and {member["username"] for member in held.info["members"]} == {device.user, send.to}
+                ),
+                None,
+            )
         )
         if conversation is None:
             return

@@ -290,18 +290,32 @@ class World:
                 "SELECT id::text, kind, head_rev, last_seq, state_rev FROM messaging_conversation"
             ):
                 database.conversations[identity] = StoredConversation(identity, kind, head, last, state, {})
-            for identity, username, read, delivered, active, joined in connection.execute(
-                "SELECT conversation_id::text, username, read_seq, delivered_seq, active, joined_seq"
-                " FROM messaging_membership m JOIN accounts_user u ON u.id = m.user_id"
+            for identity, username, *values in connection.execute(
+                "SELECT conversation_id::text, username, read_seq, delivered_seq, active, joined_seq, joined_rev,"
+                " left_rev FROM messaging_membership m JOIN accounts_user u ON u.id = m.user_id"
             ):
-                database.conversations[identity].members[username] = Member(read, delivered, active, joined)
+                database.conversations[identity].members[username] = Member(*values)
             if messages:
                 database.messages = [
                     StoredMessage(*row)
                     for row in connection.execute(
-                        "SELECT m.id::text, conversation_id::text, seq, rev, username, client_id::text, body"
+                        "SELECT m.id::text, conversation_id::text, seq, rev, username, client_id::text, body, m.kind"
                         " FROM messaging_message m LEFT JOIN accounts_user u ON u.id = m.sender_id"
                         " ORDER BY conversation_id, seq"
+                    )
+                ]
+                rows = {message.id: message for message in database.messages}
+                for message, emoji, username in connection.execute(
+                    "SELECT message_id::text, emoji, username FROM messaging_reaction r"
+                    " JOIN accounts_user u ON u.id = r.user_id ORDER BY username"
+                ):
+                    rows[message].reactions.setdefault(emoji, []).append(username)
+            else:
+                database.messages = [
+                    StoredMessage("", identity, seq, rev, None, "", None)
+                    for identity, seq, rev in connection.execute(
+                        "SELECT conversation_id::text, seq, m.rev FROM messaging_message m"
+                        " JOIN messaging_conversation c ON c.id = m.conversation_id WHERE c.kind = 'group'"
                     )
                 ]
         return database
@@ -335,8 +349,15 @@ class World:
                     messages={seq: (item.rev, item.id, item.body) for seq, item in held.messages.items()},
                     marks=dict(held.marks),
                     unread=held.unread(device.user),
+                    reactions={
+                        seq: {emoji: sorted(told["usernames"]) for emoji, told in item.reactions.items()}
+                        for seq, item in held.messages.items()
+                        if item.reactions
+                    },
                 )
                 for identity, held in state.conversations.items()
+                # Marks may be told of what its user has left.
+                if held.info is not None or held.messages
             },
             friends={username: friend.online for username, friend in state.friends.items()},
             listed_unread=listed,
@@ -345,7 +366,10 @@ class World:
     def behind(self, database: Database) -> list[str]:
         """Which live clients do not have the database's heads, marks and statuses yet; cheap, for waiting."""
         online = self.online()
-        return [device.name for device in self.awake() if not _has_all(device, database, online)]
+        revs: dict[str, dict[int, int]] = {}
+        for message in database.messages:
+            revs.setdefault(message.conversation, {})[message.seq] = message.rev
+        return [device.name for device in self.awake() if not _has_all(device, database, online, revs)]
 
     def describe(self) -> dict[str, Any]:
         """What the run was on."""
@@ -361,7 +385,9 @@ class World:
         }
 
 
-def _has_all(device: Device, database: Database, online: dict[str, bool]) -> bool:
+def _has_all(
+    device: Device, database: Database, online: dict[str, bool], revs: dict[str, dict[int, int]]
+) -> bool:
     client = device.client
     if not client.live.is_set():
         return False
@@ -372,9 +398,13 @@ def _has_all(device: Device, database: Database, online: dict[str, bool]) -> boo
         if device.user not in stored.members or not stored.head_rev:
             continue
         held = client.state.conversations.get(identity)
-        if held is None or held.rev != stored.head_rev:
+        if not stored.members[device.user].active:
+            if held is not None and held.info is not None:
+                return False
+            continue
+        if held is None or held.rev < stored.visible_head(device.user, revs.get(identity, {})):
             return False
         for username, member in stored.members.items():
-            if held.marks.get(username, (0, 0)) != (member.read, member.delivered):
+            if member.active and held.marks.get(username, (0, 0)) != (member.read, member.delivered):
                 return False
     return True

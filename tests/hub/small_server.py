@@ -216,7 +216,7 @@ def supervise(settings: dict[str, Any]) -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stderr)
 
-    def command(descriptor: int, link: int) -> list[str]:
+    def command(descriptor: int, link: int, _folder: str) -> list[str]:
         worker = {**settings, "descriptor": descriptor, "link": link}
         del worker["workers"]
         return [sys.executable, "-m", "tests.hub.small_server", json.dumps(worker)]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.people import Person, befriend, close_all
+from tests.support.people import Person, Socket, befriend, close_all
 from tests.support.processes import ROOT, Deployment
 
 
@@ -17,7 +17,10 @@ from tests.support.processes import ROOT, Deployment
 def server(request: pytest.FixtureRequest, deployment: Deployment) -> Iterator[str]:
     """A plain server's address. It is given a socket that listens already, so nothing waits for it."""
     pytest.importorskip(request.param)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        (deployment.folder / "stderr").open("wb") as said,
+    ):
         number = listener.fileno()
         process = subprocess.Popen(
             [sys.executable, "-m", request.param, "--fd", str(number), "chatbe.asgi:application"],
@@ -26,7 +29,7 @@ def server(request: pytest.FixtureRequest, deployment: Deployment) -> Iterator[s
             pass_fds=[number],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=said,
         )
         with process:
             try:
@@ -55,3 +58,14 @@ def test_a_close_reaches_the_client_of_a_plain_server(server: str, request: pyte
     assert offender.closed() == (1000 if "daphne" in request.node.name else 1003)
     assert alice.http.post("/v1/auth/logout").status_code == 204
     assert other.closed() == 4001
+
+
+@pytest.mark.embedded
+def test_a_plain_server_on_data_that_has_an_owner_says_so(server: str, deployment: Deployment) -> None:
+    deployment.server()
+    refused = Socket(f"{server.replace('http', 'ws', 1)}/v1/ws", query="?otp=unknown&username=nobody")
+    # As above, Daphne's own code.
+    assert refused.closed() in {1000, 1011}
+    said = (deployment.folder / "stderr").read_text()
+    assert f"already runs on {deployment.folder}" in said
+    assert "Traceback" not in said

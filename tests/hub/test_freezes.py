@@ -7,9 +7,10 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import httpx
 import pytest
 
-from tests.support.people import Frame, Person, Socket, befriend, close_all, new_name
+from tests.support.people import PATIENCE, Frame, Person, Socket, befriend, close_all, new_name
 from tests.support.processes import AppServer, Deployment
 from tests.support.servers import PostgresServer, RedisServer
 
@@ -38,6 +39,7 @@ def stand() -> Iterator[Stand]:
             settings={
                 "CHATBE_RATE_LIMITS": "off",
                 "CHATBE_SEND_DEADLINE": str(DEADLINE),
+                "CHATBE_STATEMENT_TIMEOUT": "1",
                 "CHATBE_TAIL_PERIOD": "0.3",
             },
         ) as deployment,
@@ -111,6 +113,29 @@ def test_a_database_that_freezes_is_unavailable_and_loses_nothing(
     assert [ack["seq"] for ack in acks.values()] == [2, 3, 4]
     bob.expect("message", lambda frame: frame["message"]["seq"] == 4)
     assert [frame["message"]["seq"] for frame in bob.of_type("message")] == [1, 2, 3, 4]
+
+
+def test_http_and_changes_wait_for_a_frozen_database_no_longer_than_they_say(
+    stand: Stand, sockets: tuple[Socket, Socket]
+) -> None:
+    alice, _ = sockets
+    conversation = next(iter(alice.of_type("ack")))["conversation"]
+    url = stand.servers[0].url
+    stand.postgres.pause()
+    try:
+        alice.send(type="typing", ref="r", conversation=conversation, on=True)
+        ready = httpx.get(f"{url}/readyz", timeout=PATIENCE)
+        assert (ready.status_code, ready.json()["checks"]["database"]) == (503, "unavailable")
+        login = {"username": "nobody", "password": "whatever it is"}
+        answer = httpx.post(f"{url}/v1/auth/login", json=login, timeout=PATIENCE)
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+        assert answer.headers["Retry-After"]
+        assert alice.answer("r")["code"] == "unavailable"
+    finally:
+        stand.postgres.resume()
+    deadline = time.monotonic() + PATIENCE
+    while httpx.get(f"{url}/readyz").status_code != 200:
+        assert time.monotonic() < deadline
 
 
 def test_a_redis_that_freezes_delays_only_what_crosses(stand: Stand, sockets: tuple[Socket, Socket]) -> None:

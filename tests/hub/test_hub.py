@@ -296,6 +296,36 @@ def test_what_comes_during_a_read_is_not_taken_for_unknown(room: Room, alice: So
     assert alice.sent() == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("away", [0, 3])
+def test_what_waits_for_a_slow_repair_is_bounded(room: Room, alice: Socket, away: int) -> None:
+    """Over the bound it is read from the database, in order, and acks no longer stand for events."""
+    room.place.slow = 1.0
+    room.database.away = away
+    room.database.changes[1] = 1
+    last = 3 * hubs.WAITING_CHANGES
+    most = 0
+    for rev in range(2, last + 1):
+        room.change(rev, seq=rev, origin="alice" if rev == 3 else "")
+        most = max(most, len(room.hub.topics[C].waiting))
+    assert most == hubs.WAITING_CHANGES
+    assert alice.sent() == ["d3"]
+    room.pass_time(30.0)
+    assert alice.sent() == ["d3", *range(1, last + 1)]
+    topic = room.hub.topics[C]
+    assert (topic.waiting, topic.repair) == (None, None)
+    room.change(last + 1)
+    assert alice.sent()[-1] == last + 1
+
+
+def test_what_was_let_go_of_and_the_database_does_not_have_ends_the_repair(room: Room, alice: Socket) -> None:
+    for rev in range(2, hubs.WAITING_CHANGES + 10):
+        room.change(rev, store=False)
+    room.pass_time(10.0)
+    assert len(room.database.reads) == 1
+    assert room.hub.topics[C].waiting is None
+    assert alice.sent() == []
+
+
 def test_a_head_that_becomes_known_during_a_read_is_read_too(room: Room, alice: Socket) -> None:
     room.place.slow = 1.0
     room.database.changes[1] = 1

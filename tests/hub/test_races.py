@@ -538,6 +538,25 @@ def test_a_commit_that_stays_in_doubt_is_refused_found_and_repeated(world: World
     assert Message.objects.count() == 2
 
 
+def test_a_first_message_whose_commit_stays_in_doubt_is_found(world: World) -> None:
+    here = world.process()
+    alice, bob = world.friends(2)
+    a, b = world.live(here, alice), world.live(here, bob)
+    lost = iter([True, True])
+    world.answer_lost = lambda: next(lost, False)
+    say(a, bob, "1")
+    world.pass_time(2.0)
+    assert a.of_type("error")[0]["code"] == "unavailable"
+    assert stream(b) == []
+    world.run(here.look())
+    world.pass_time()
+    assert stream(a) == stream(b) == ["1"]
+    world.run(here.look())
+    world.pass_time()
+    assert stream(b) == ["1"]
+    assert [frame["type"] for frame in b.frames if frame["type"] == "conversation"] == ["conversation"]
+
+
 @pytest.mark.cluster
 def test_a_locked_conversation_keeps_the_order_of_one_sender(world: World) -> None:
     """Another server's transaction holds one conversation; the others go on."""

@@ -8,13 +8,17 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from tests.support.processes import ROOT, Deployment
+from tests.support.processes import ROOT, AppServer, Deployment
 
 
 def serve(deployment: Deployment, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -28,6 +32,12 @@ def serve(deployment: Deployment, *arguments: str) -> subprocess.CompletedProces
         text=True,
         timeout=60,
     )
+
+
+def scraped_nodes(server: AppServer) -> set[str]:
+    """The processes whose figures are in what `/metrics` answers."""
+    families = text_string_to_metric_families(httpx.get(f"{server.url}/metrics").text)
+    return {sample.labels["node"] for family in families for sample in family.samples}
 
 
 def test_a_server_answers_and_ends_with_0(deployment: Deployment) -> None:
@@ -57,6 +67,34 @@ def test_a_second_server_on_the_same_data_gets_one_line(deployment: Deployment) 
     assert second.returncode == 1
     assert "already runs" in second.stderr
     assert second.stderr.count("\n") == 1
+
+
+@pytest.mark.cluster
+def test_a_database_that_is_away_at_the_start_gets_one_line(deployment: Deployment) -> None:
+    url = urlsplit(deployment.environment["DATABASE_URL"])
+    deployment.environment["DATABASE_URL"] = f"postgres://{url.username}@127.0.0.1:1/away"
+    refused = serve(deployment, "--port", "0")
+    assert refused.returncode == 1
+    assert "The database does not answer" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.embedded
+def test_an_empty_database_gets_one_line(tmp_path: Path) -> None:
+    with Deployment(settings={"CHATBE_VAR_DIR": str(tmp_path)}) as empty:
+        refused = serve(empty, "--port", "0")
+    assert refused.returncode == 1
+    assert "Run: python manage.py migrate" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_socket_elsewhere_is_refused(deployment: Deployment) -> None:
+    server = deployment.server()
+    for path in ("/", "/v1/ws/", "/v1/me"):
+        with pytest.raises(InvalidStatus) as refused:
+            connect(f"ws://127.0.0.1:{server.port}{path}")
+        assert refused.value.response.status_code == 403
+    assert "Traceback" not in server.said()
 
 
 @pytest.mark.embedded
@@ -92,4 +130,9 @@ def test_workers_serve_are_replaced_when_killed_and_drain(deployment: Deployment
     assert now[0] == supervisor.pid
     assert workers[0].pid not in now
     assert len(now) == 3
+    # Whichever worker a scrape reaches, it has all of them, and none that is gone.
+    while len(nodes := scraped_nodes(server)) < 2:
+        assert time.monotonic() < deadline
+    for _ in range(3):
+        assert scraped_nodes(server) == nodes
     assert server.terminate() == 0

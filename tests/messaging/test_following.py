@@ -90,9 +90,10 @@ def begin(world: World, wire: Wire, revs: dict[str, int] | None = None) -> None:
 
 
 def last_rev(wire: Wire) -> int:
-    return max(
+    last: int = max(
         frame[frame["type"]]["rev"] for frame in wire.frames if frame["type"] in {"message", "conversation"}
     )
+    return last
 
 
 @pytest.mark.parametrize("back", [False, True])
@@ -226,6 +227,40 @@ def test_who_is_removed_while_a_notice_of_their_joining_is_looked_at(world: Worl
     world.pass_time()
     assert [text for text in texts(b) if text not in "+-"] == []
     assert rises(b)
+
+
+@pytest.mark.parametrize("dissolved", [False, True])
+def test_a_membership_that_has_ended_by_the_time_its_first_follower_here_has_read_it(
+    world: World, *, dissolved: bool
+) -> None:
+    """The news of its end comes before anybody follows, and does not come again."""
+    here, there = world.process(), world.process()
+    club = Club(world, there)
+    club.remove(club.bob)
+    a, b = world.live(there, club.alice), world.live(here, club.bob)
+    world.bus.plan = lambda _envelope: []
+    club.add(club.bob)
+    world.bus.plan = lambda _envelope: [0.0]
+    other = world.connect(here, club.bob)
+    first = world.hold(here, "streams_of")
+    begin(world, other)
+    world.run(first.reached())
+    second = world.hold(here, "streams_of")
+    first.open()
+    world.run(second.reached())
+    if dissolved:
+        club.act(groups.group_dissolve)
+    else:
+        club.remove(club.bob)
+        club.say(a, "not theirs")
+    world.pass_time(1.0)
+    second.open()
+    world.pass_time()
+    for wire in (b, other):
+        assert texts(wire)[-1:] in ([], ["-"])
+        assert "not theirs" not in texts(wire)
+        assert rises(wire)
+    assert club.key not in here.hub.topics
 
 
 def test_a_group_of_the_bus_is_joined_once_and_left_when_nobody_here_needs_it(world: World) -> None:

@@ -74,6 +74,8 @@ class GroupDevice(Device):
         unknown = key not in self.titles
         told_all = not self.synced and self.others == "all" and key not in self.named
         super().on_conversation(frame)
+        # Whatever is held is named in the next sync.
+        self.cursors.setdefault(key, 0)
         if unknown and not told_all and state["rev"]:
             # It pages the history as far as it likes; here, not at all.
             self.floors[key] = max(state["rev"], self.floors.get(key, 0))

@@ -261,7 +261,7 @@ def test_one_publish_per_change_whatever_the_size(
     assert [(envelope["k"], envelope.get("u")) for envelope in fanned_out] == [
         ("c", None), ("c", None), ("e", str(users[0].pk)),
     ]  # fmt: skip
-    assert stream.marks_of(user=users[0].pk) == {str(key): {"m000": (1, 1)}}
+    assert stream.marks_of([users[0].pk])[0] == {str(key): {"m000": (1, 1)}}
     readers = alice.get(f"/v1/conversations/{key}/messages/1/readers").json()["results"]
     assert readers == [{"username": "m000"}]
 

@@ -209,6 +209,31 @@ def test_one_statement_reads_any_number_of_conversations(alice: User, django_ass
             pieces, _ = stream.read(part, limit=10)
         assert len(pieces) == len(part)
     # Marks are a matter of blocks, too.
-    for question, count in ((stream.streams_of, 1), (lambda user: stream.marks_of(user=user), 2)):
+    for question, count in ((stream.streams_of, 1), (lambda user: stream.marks_of([user])[0], 2)):
         with django_assert_num_queries(count):
             assert len(question(alice.pk)) == 15
+
+
+def test_the_marks_of_many_are_read_at_once_and_each_gets_their_own(
+    alice: User, bob: User, django_assert_num_queries: Any
+) -> None:
+    carol, stranger = make_user(), make_user()
+    accounts.contact_add(owner=alice, username=carol.username)
+    first, second = (
+        services.message_send(sender=alice, username=other.username, body="x").message.conversation
+        for other in (bob, carol)
+    )
+    again = services.message_send(sender=alice, username=bob.username, body="y").message
+    with django_assert_num_queries(2):
+        of_alice, of_stranger, of_bob = stream.marks_of([alice.pk, stranger.pk, bob.pk])
+    assert of_alice == {
+        first: {alice.username: (2, 2), bob.username: (0, 0)},
+        second: {alice.username: (1, 1), carol.username: (0, 0)},
+    }
+    assert of_bob == {first: of_alice[first]}
+    assert of_stranger == {}
+    assert again.conversation == first
+    Membership.objects.filter(user=bob).update(active=False)
+    of_alice, of_bob = stream.marks_of([alice.pk, bob.pk])
+    assert of_alice[first] == {alice.username: (2, 2)}
+    assert of_bob == {}

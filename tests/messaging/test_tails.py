@@ -203,6 +203,32 @@ def test_a_receipt_that_was_lost_is_told(two: Two) -> None:
     assert [frame["read"] for frame in two.a.of_type("receipt")] == [1]
 
 
+def test_whoever_was_added_is_told_though_the_news_was_lost(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carol, dave = two.world.user(), two.world.user()
+    c = two.world.live(two.there, carol)
+    with monkeypatch.context() as patch:
+        patch.setattr("chatbe.hub.fanout.send", lambda _groups, _envelope: None)
+        accounts.contact_add(owner=two.alice, username=carol.username)
+        accounts.contact_add(owner=dave, username=carol.username)
+        accounts.contact_remove(owner=dave, username=carol.username)
+        accounts.block_add(blocker=carol, username=dave.username)
+        accounts.contact_add(owner=dave, username=carol.username)
+    two.ask()
+    assert c.of_type("contact") == [
+        {"type": "contact", "username": two.alice.username, "added": True, "mutual": False}
+    ]
+    two.ask()
+    with monkeypatch.context() as patch:
+        patch.setattr("chatbe.hub.fanout.send", lambda _groups, envelope: two.there.hub.apply(envelope))
+        accounts.contact_add(owner=carol, username=two.alice.username)
+        accounts.contact_add(owner=two.bob, username=carol.username)
+    two.ask()
+    names = [frame["username"] for frame in c.of_type("contact")]
+    assert (set(names), names.count(two.bob.username)) == ({two.alice.username, two.bob.username}, 1)
+
+
 def test_a_question_that_fails_is_asked_again(two: Two) -> None:
     two.say("first")
     lose_everything(two.world)
@@ -234,6 +260,17 @@ def test_another_history_closes_every_socket_and_forgets_every_position(two: Two
     assert two.b.frames[0]["epoch"] == "another"
     two.say("second again")
     assert bodies(two.b) == ["second again"]
+
+
+def test_another_history_has_other_conversations(two: Two) -> None:
+    """What was made after the backup is gone, though this process knew the way to it."""
+    lost = two.say("first")
+    Conversation.objects.filter(pk=lost).delete()
+    Epoch.objects.update(value="another")
+    two.ask()
+    two.a, two.b = two.world.live(two.here, two.alice), two.world.live(two.there, two.bob)
+    assert two.say("again") != lost
+    assert bodies(two.b) == ["again"]
 
 
 def test_a_snapshot_from_the_future_is_another_history(two: Two) -> None:

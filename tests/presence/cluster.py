@@ -88,12 +88,13 @@ class Process:
                 process.service.on_bus(changes)
 
     # `services.Sockets`
-    def send(self, connections: Iterable[str], event: frames.Event) -> None:
+    def send(self, connections: Iterable[str], events: Sequence[frames.Event]) -> None:
         for connection in connections:
-            self.sent.setdefault(connection, []).append(event)
+            self.sent.setdefault(connection, []).extend(events)
         self._cluster.told.set()
 
     async def connect(self, person: Person, connection: str, session: str = "") -> None:
+        self.service.arriving(user=person.key, connection=connection)
         await self.service.connected(
             user=person.key, connection=connection, session=session or f"session-of-{person.username}"
         )

@@ -56,6 +56,48 @@ async def test_friends_comes_first_and_then_what_changes(cluster: Cluster) -> No
     assert there.friends("c1") == {"alice": True}
 
 
+async def test_who_is_not_admitted_leaves_nothing_behind(cluster: Cluster) -> None:
+    here, there = cluster.process(), cluster.process()
+    alice, bob = cluster.contacts.person("alice"), cluster.contacts.person("bob")
+    cluster.contacts.befriend(alice, bob)
+    await there.connect(alice, "a1")
+    here.service.arriving(user=bob.key, connection="b1")
+    here.service.logged_out(user=bob.key, session=None)
+    here.service.contacts_changed(bob.key)
+    here.service.disconnected("b1")
+    cluster.contacts.down = True
+    here.service.arriving(user=bob.key, connection="b2")
+    # Until its reading has failed.
+    await asyncio.sleep(0.01)
+    here.service.disconnected("b2")
+    cluster.contacts.down = False
+    await cluster.settle()
+    assert there.heard("a1") == []
+    assert here.sent == {}
+    await here.connect(bob, "b3")
+    assert here.known("b3") == {"alice": True}
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told", "not-told"])
+async def test_contacts_that_change_while_a_socket_is_judged_are_read_again(
+    cluster: Cluster, told: bool
+) -> None:
+    here = cluster.process()
+    alice, bob = cluster.contacts.person("alice"), cluster.contacts.person("bob")
+    cluster.contacts.befriend(alice, bob)
+    here.service.arriving(user=alice.key, connection="a1")
+    # Until the contacts have been read.
+    await asyncio.sleep(0.01)
+    cluster.contacts.part(alice, bob)
+    if told:
+        here.service.contacts_changed(alice.key)
+    await here.service.connected(user=alice.key, connection="a1", session="s")
+    assert here.known("a1") == ({} if told else {"bob": False})
+    here.service.contacts_changed(alice.key)
+    await here.idle()
+    assert here.known("a1") == {}
+
+
 async def test_someone_who_leaves_is_told_once_after_the_grace(cluster: Cluster) -> None:
     here, there = cluster.process(), cluster.process()
     alice, bob = cluster.contacts.person("alice"), cluster.contacts.person("bob")

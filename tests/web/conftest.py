@@ -26,12 +26,18 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def servers(migrated_deployment: Deployment, backend: str) -> Iterator[list[AppServer]]:
-    """Two servers on one database and one Redis; embedded, the same one twice. Nothing is limited."""
-    with migrated_deployment.copy() as shared:
-        shared.environment["CHATBE_RATE_LIMITS"] = "off"
-        first = shared.server()
-        yield [first, shared.server() if backend == "cluster" else first]
+def shared(migrated_deployment: Deployment) -> Iterator[Deployment]:
+    """What all tests of the page run on. Nothing is limited."""
+    with migrated_deployment.copy() as deployment:
+        deployment.environment["CHATBE_RATE_LIMITS"] = "off"
+        yield deployment
+
+
+@pytest.fixture(scope="session")
+def servers(shared: Deployment, backend: str) -> list[AppServer]:
+    """Two servers on one database and one Redis; embedded, the same one twice."""
+    first = shared.server()
+    return [first, shared.server() if backend == "cluster" else first]
 
 
 @pytest.fixture

@@ -3,61 +3,21 @@
 from __future__ import annotations
 
 import gzip
-import re
-import uuid
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
-from tests.support.people import PASSWORD, Person, befriend, new_name
+from tests.support.people import PASSWORD, Person, new_name
 from tests.support.processes import AppServer, Deployment
-from tests.web.browser import PATIENCE, Device
+from tests.web.browser import Device
+from tests.web.steps import conversation, opened, pair, shown, stored, waiting, write
 
 MakeDevice = Callable[..., Device]
 FIRST_LOAD = 100 * 1024
 """Bytes of script and style, compressed."""
-
-expect.set_options(timeout=PATIENCE)
-
-
-def pair(servers: list[AppServer]) -> tuple[Person, Person]:
-    """Two people, contacts of each other."""
-    alice, bob = Person(servers[0].url, new_name("alice")), Person(servers[1].url, new_name("bob"))
-    befriend(alice, bob)
-    return alice, bob
-
-
-def conversation(one: Person, other: Person, *bodies: str) -> str:
-    """Their conversation, with messages of the first."""
-    answer = one.http.post("/v1/conversations", json={"kind": "direct", "username": other.username})
-    identity: str = answer.json()["id"]
-    for body in bodies:
-        one.http.post(
-            f"/v1/conversations/{identity}/messages", json={"client_id": str(uuid.uuid4()), "body": body}
-        ).raise_for_status()
-    return identity
-
-
-def opened(device: Device, person: Person, identity: str) -> Page:
-    """A signed-in page that shows a conversation."""
-    page = device.sign_in(person.username)
-    page.evaluate(f"location.hash = '#/c/{identity}'")
-    page.locator(".thread-head h2").wait_for()
-    return page
-
-
-def write(page: Page, body: str) -> None:
-    """Type a message and send it."""
-    page.get_by_label("Message", exact=True).fill(body)
-    page.get_by_label("Message", exact=True).press("Enter")
-
-
-def shown(page: Page) -> list[str]:
-    """The bodies that can be seen, in their order."""
-    return page.locator(".row .body").all_inner_texts()
 
 
 def test_two_people_sign_up_become_contacts_and_chat(device: MakeDevice, servers: list[AppServer]) -> None:
@@ -78,7 +38,7 @@ def test_two_people_sign_up_become_contacts_and_chat(device: MakeDevice, servers
     ann.get_by_role("button", name=f"Add {names[1]}").click()
     ann.get_by_role("button", name=f"Chat with {names[1]}").click()
     write(ann, "Hello Ben!")
-    expect(ann.get_by_role("img", name="Sent")).to_be_visible()
+    expect(stored(ann)).to_have_count(1)
 
     ben.get_by_role("link", name=names[0]).click()
     expect(ben.locator(".row .body")).to_have_text(["Hello Ben!"])
@@ -103,40 +63,16 @@ def test_what_is_written_offline_waits_and_arrives_once(device: MakeDevice, serv
     hers.context.set_offline(True)
     write(page, "from the tunnel")
     write(page, "still in it")
-    expect(page.get_by_role("img", name="Waiting to be sent")).to_have_count(2)
+    expect(waiting(page)).to_have_count(2)
     expect(page.locator(".connection")).to_contain_text("2 messages wait")
     write(other, "where are you?")
-    expect(other.get_by_role("img", name="Sent")).to_have_count(1)
+    expect(stored(other)).to_have_count(1)
     hers.context.set_offline(False)
     everything = ["before", "where are you?", "from the tunnel", "still in it"]
     expect(page.locator(".row .body")).to_have_text(everything)
     expect(other.locator(".row .body")).to_have_text(everything)
     expect(page.locator(".connection")).to_be_hidden()
     assert [message["body"] for message in bob.history(identity)] == everything
-
-
-def test_a_reload_loses_nothing_that_waits(device: MakeDevice, servers: list[AppServer]) -> None:
-    alice, bob = pair(servers)
-    identity = conversation(alice, bob, "before")
-    hers = device()
-    page = opened(hers, alice, identity)
-    expect(page.locator(".row .body")).to_have_text(["before"])
-    # The page can be had, its socket cannot.
-    page.route_web_socket(re.compile("/v1/ws"), lambda socket: socket.close())
-    page.reload()
-    expect(page.locator(".row .body")).to_have_text(["before"])
-    write(page, "while the socket is away")
-    expect(page.get_by_role("img", name="Waiting to be sent")).to_have_count(1)
-    page.reload()
-    expect(page.locator(".row .body")).to_have_text(["before", "while the socket is away"])
-    assert [message["body"] for message in bob.history(identity)] == ["before"]
-    page.close()
-    page = hers.context.new_page()
-    hers.watch(page)
-    page.goto(f"{hers.url}/#/c/{identity}")
-    expect(page.get_by_role("img", name="Sent")).to_have_count(2)
-    expect(page.locator(".row .body")).to_have_text(["before", "while the socket is away"])
-    assert [message["body"] for message in bob.history(identity)] == ["before", "while the socket is away"]
 
 
 @pytest.mark.cluster
@@ -158,11 +94,11 @@ def test_a_killed_server_while_both_type(
     other.start()
     for page in pages:
         expect(page.locator(".row .body")).to_have_count(11)
-        expect(page.get_by_role("img", name="Waiting to be sent")).to_have_count(0)
-    stored = [message["body"] for message in alice.history(identity)]
-    assert all(shown(page) == stored for page in pages)
-    assert [body for body in stored if body[0] == "a" and len(body) == 2] == [f"a{n}" for n in range(5)]
-    assert [body for body in stored if len(body) == 2 and body[0] == "b" and body[1].isdigit()] == [
+        expect(waiting(page)).to_have_count(0)
+    kept = [message["body"] for message in alice.history(identity)]
+    assert all(shown(page) == kept for page in pages)
+    assert [body for body in kept if body[0] == "a" and len(body) == 2] == [f"a{n}" for n in range(5)]
+    assert [body for body in kept if len(body) == 2 and body[0] == "b" and body[1].isdigit()] == [
         f"b{n}" for n in range(5)
     ]
 
@@ -187,47 +123,6 @@ def test_markup_and_invisible_characters_show_as_text(device: MakeDevice, server
     assert page.locator(".row a").evaluate_all("all => all.map(one => one.getAttribute('href'))") == [
         "https://example.org/"
     ]
-
-
-def test_a_long_history_scrolls_and_keeps_its_place(device: MakeDevice, servers: list[AppServer]) -> None:
-    alice, bob = pair(servers)
-    identity = conversation(alice, bob)
-    with bob.live() as socket:
-        total = 1200
-        for number in range(1, total + 1):
-            socket.send(
-                type="send",
-                ref=str(number),
-                to={"conversation": identity},
-                client_id=str(uuid.uuid4()),
-                body=f"message {number} " + "word " * (number % 40),
-            )
-            if number % 50 == 0:
-                socket.answer(str(number))
-    page = opened(device(), alice, identity)
-    expect(page.locator(".row .body").last).to_contain_text(f"message {total}")
-    scroller = page.locator(".scroller")
-    previous = total
-    while previous > 200:
-        place = page.evaluate(
-            """() => {
-                const scroller = document.querySelector('.scroller'), top = scroller.getBoundingClientRect().top;
-                scroller.scrollTop = Math.max(0, scroller.scrollTop - 3000);
-                return new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(() => {
-                    const rows = [...document.querySelectorAll('.row')];
-                    const row = rows.find((one) => one.getBoundingClientRect().bottom > top + 5);
-                    resolve(parseInt(row.querySelector('.body').textContent.split(' ')[1]));
-                })));
-            }"""
-        )
-        assert place <= previous
-        previous = place
-        # What is in the page stays little, however long the history.
-        assert page.locator(".row").count() < 120
-    scroller.evaluate("scroller => scroller.scrollTop = 0")
-    expect(page.locator(".row .body").first).to_contain_text("message 1 ")
-    page.get_by_role("button", name="To the newest message").click()
-    expect(page.locator(".row .body").last).to_contain_text(f"message {total}")
 
 
 def test_a_device_is_signed_out_from_another(device: MakeDevice, servers: list[AppServer]) -> None:
@@ -262,7 +157,8 @@ def test_it_is_used_by_keyboard_alone(device: MakeDevice, servers: list[AppServe
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     expect(page.get_by_label("Message", exact=True)).to_be_focused()
-    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")  # while the history is still on its way
+    expect(page.locator(".row").last).to_be_focused()
     page.keyboard.press("Enter")
     page.get_by_role("menuitem", name="Reply").press("Enter")
     expect(page.get_by_label("Message", exact=True)).to_be_focused()

@@ -22,6 +22,7 @@
  * @property {string} display_name
  * @property {string} created_at
  * @property {string} [email] Mine only.
+ * @property {boolean} [read_receipts] Mine only: whether others see what I have read, and I what they have.
  */
 /**
  * @typedef {object} Reaction
@@ -548,6 +549,16 @@ export class Client {
         limit?: number;
     }): AsyncGenerator<Message[], void, void>;
     /**
+     * Who has read a message, as far as they let others know.
+     *
+     * @param {string} conversation
+     * @param {number} seq
+     * @returns {Promise<Array<{username: string}>>}
+     */
+    readers(conversation: string, seq: number): Promise<Array<{
+        username: string;
+    }>>;
+    /**
      * My conversations by latest activity, all pages of them; they are held as well, with their unread counts.
      *
      * @returns {Promise<Conversation[]>}
@@ -642,6 +653,12 @@ export class Client {
      * @returns {Promise<void>}
      */
     removeContact(username: string): Promise<void>;
+    /**
+     * Those who added me and wait for me to add them.
+     *
+     * @returns {Promise<User[]>}
+     */
+    contactRequests(): Promise<User[]>;
     /** @returns {Promise<Array<{username: string, display_name: string, blocked_at: string}>>} */
     blocks(): Promise<Array<{
         username: string;
@@ -683,12 +700,13 @@ export class Client {
         new_password: string;
     }): Promise<void>;
     /**
-     * @param {{display_name?: string, email?: string}} changes
+     * @param {{display_name?: string, email?: string, read_receipts?: boolean}} changes
      * @returns {Promise<User>}
      */
     changeProfile(changes: {
         display_name?: string;
         email?: string;
+        read_receipts?: boolean;
     }): Promise<User>;
     /**
      * Full text search over my conversations; the first page, or the one that `cursor` (a `next`) leads to.
@@ -755,6 +773,10 @@ export type User = {
      * Mine only.
      */
     email?: string | undefined;
+    /**
+     * Mine only: whether others see what I have read, and I what they have.
+     */
+    read_receipts?: boolean | undefined;
 };
 export type Reaction = {
     count: number;

@@ -24,6 +24,7 @@
  * @property {string} display_name
  * @property {string} created_at
  * @property {string} [email] Mine only.
+ * @property {boolean} [read_receipts] Mine only: whether others see what I have read, and I what they have.
  */
 
 /**
@@ -899,6 +900,17 @@ export class Client {
     }
   }
 
+  /**
+   * Who has read a message, as far as they let others know.
+   *
+   * @param {string} conversation
+   * @param {number} seq
+   * @returns {Promise<Array<{username: string}>>}
+   */
+  readers(conversation, seq) {
+    return this.#all(`/v1/conversations/${conversation}/messages/${seq}/readers`);
+  }
+
   // --- people and conversations ------------------------------------------------------------------------------
 
   /**
@@ -1029,6 +1041,15 @@ export class Client {
     return this.request("DELETE", `/v1/contacts/${encodeURIComponent(username)}`);
   }
 
+  /**
+   * Those who added me and wait for me to add them.
+   *
+   * @returns {Promise<User[]>}
+   */
+  contactRequests() {
+    return this.#all("/v1/contact-requests");
+  }
+
   /** @returns {Promise<Array<{username: string, display_name: string, blocked_at: string}>>} */
   blocks() {
     return this.#all("/v1/blocks");
@@ -1084,7 +1105,7 @@ export class Client {
   }
 
   /**
-   * @param {{display_name?: string, email?: string}} changes
+   * @param {{display_name?: string, email?: string, read_receipts?: boolean}} changes
    * @returns {Promise<User>}
    */
   async changeProfile(changes) {
@@ -1919,8 +1940,9 @@ export class Client {
    */
   #takeInfo(conversation, info) {
     if (!conversation.info || info.rev >= conversation.info.rev) {
-      // Events have only what all members see; what is mine stays.
-      conversation.info = { ...conversation.info, ...info };
+      // Events have only what all members see; what is mine stays, but for my role, which stands among the members.
+      const role = info.members.find(({ username }) => username === this.username)?.role;
+      conversation.info = { ...conversation.info, ...(role && conversation.info?.role ? { role } : {}), ...info };
     }
     if (conversation.lastSeq < info.last_seq) conversation.lastSeq = info.last_seq;
     if (info.purged_seq) {

@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { MemoryStorage, Refused, SignedOut, Unreachable } from "../src/chatbe.js";
-import { PASSWORD, Person, Proxy, SERVER, next, pair, stored } from "./support.js";
+import { Refused, SignedOut, Unreachable } from "../src/chatbe.js";
+import { Link, PASSWORD, Person, SERVER, newStorage, next, pair, stored } from "./support.js";
 
 test("two people chat: messages, receipts, typing and presence", async (t) => {
   const [alice, bob] = await pair(t);
@@ -50,17 +50,17 @@ test("a message to somebody who is no contact is refused", async (t) => {
 });
 
 test("what is sent while offline waits, and arrives once and in order", async (t) => {
-  const proxy = await Proxy.make(t);
-  const [alice, bob] = await pair(t, { url: proxy.url });
+  const link = await Link.make(t);
+  const [alice, bob] = await pair(t, { url: link.url });
   const { conversation } = await alice.send({ to: bob.username, body: "0" });
   const gone = next(alice, "status", ({ status }) => status === "offline");
-  await proxy.close();
+  await link.close();
   await gone;
   const answers = Array.from({ length: 50 }, (_, index) => alice.send({ to: bob.username, body: String(index + 1) }));
   const missed = Array.from({ length: 3 }, (_, index) => bob.send({ to: { conversation }, body: `from bob ${index}` }));
   await Promise.all(missed);
   assert.equal(alice.unsent.length, 50);
-  await proxy.open();
+  await link.open();
   await Promise.all(answers);
   assert.deepEqual(alice.unsent, []);
   const bodies = await stored(bob, conversation);
@@ -71,36 +71,21 @@ test("what is sent while offline waits, and arrives once and in order", async (t
 });
 
 test("an ack that is lost on its way leaves one message", async (t) => {
-  const proxy = await Proxy.make(t);
-  const [alice, bob] = await pair(t, { url: proxy.url });
-  let isLost = false;
-  proxy.onAnswer = (data, link) => {
-    if (isLost || !data.includes('"ack"')) return true;
-    isLost = true;
-    link.cut();
-    return false;
-  };
+  const link = await Link.make(t);
+  const [alice, bob] = await pair(t, { url: link.url });
+  await link.cutInsteadOf('"ack"');
   const ack = await alice.send({ to: bob.username, body: "once" });
-  assert.ok(isLost);
+  assert.equal(await link.cuts(), 1);
   assert.deepEqual(await stored(bob, ack.conversation), ["once"]);
 });
 
 test("through a network that cuts again and again nothing is lost, doubled or disordered", async (t) => {
-  const [one, other] = await Promise.all([Proxy.make(t), Proxy.make(t)]);
+  const [one, other] = await Promise.all([Link.make(t), Link.make(t)]);
   const [alice, bob] = await pair(t, { url: one.url }, { url: other.url });
   const started = next(bob, "message");
   const { conversation } = await alice.send({ to: bob.username, body: "start" });
   await started;
-  let chunks = 0;
-  // Each proxy cuts the connection after some answers, at any byte of any frame.
-  for (const proxy of [one, other]) {
-    proxy.onAnswer = (_, link) => {
-      chunks += 1;
-      if (chunks % 37) return true;
-      link.cut();
-      return false;
-    };
-  }
+  await Promise.all([one.cutEvery(13), other.cutEvery(17)]);
   const seen = [];
   bob.on("message", ({ message, isNew }) => isNew && message.sender === alice.username && seen.push(message.body));
   const bodies = Array.from({ length: 300 }, (_, index) => `m${index}`);
@@ -110,7 +95,8 @@ test("through a network that cuts again and again nothing is lost, doubled or di
     if (answers.length % 20 === 0) await answers.at(-10);
   }
   await Promise.all(answers);
-  for (const proxy of [one, other]) proxy.onAnswer = () => true;
+  assert.ok((await one.cuts()) + (await other.cuts()) > 0);
+  await Promise.all([one.cutEvery(0), other.cutEvery(0)]);
   await Promise.all([alice.live(), bob.live()]);
   const last = bodies.at(-1);
   if (!seen.includes(last)) await next(bob, "message", ({ message }) => message.body === last);
@@ -123,15 +109,15 @@ test("through a network that cuts again and again nothing is lost, doubled or di
 });
 
 test("a second run sends what the first could not", async (t) => {
-  const proxy = await Proxy.make(t);
-  const storage = new MemoryStorage();
-  const [alice, bob] = await pair(t, { url: proxy.url, storage });
-  await proxy.close();
+  const link = await Link.make(t);
+  const storage = newStorage();
+  const [alice, bob] = await pair(t, { url: link.url, storage });
+  await link.close();
   const lost = alice.send({ to: bob.username, body: "from the first run" });
   await next(alice, "unsent");
   await alice.close();
   await assert.rejects(lost, { code: "closed" });
-  await proxy.open();
+  await link.open();
   const heard = next(bob, "message");
   const again = new Person(t, "").client({ storage });
   assert.equal((await again.resume()).username, alice.username);
@@ -141,7 +127,7 @@ test("a second run sends what the first could not", async (t) => {
 });
 
 test("cursors that are kept bring exactly what was missed", async (t) => {
-  const storage = new MemoryStorage();
+  const storage = newStorage();
   const [alice, bob] = await pair(t, { storage, keepCursors: true });
   const heard = next(alice, "message");
   const { conversation } = await bob.send({ to: alice.username, body: "before" });
@@ -194,7 +180,7 @@ test("a device that is revoked stops at once", async (t) => {
 });
 
 test("tokens renew themselves", async (t) => {
-  const storage = new MemoryStorage();
+  const storage = newStorage();
   const alice = await Person.make(t, "alice", { storage });
   const before = await storage.get("session");
   const again = new Person(t, "").client({ storage });
@@ -210,9 +196,9 @@ test("tokens renew themselves", async (t) => {
 });
 
 test("a server that is away is told apart from one that says no", async (t) => {
-  const proxy = await Proxy.make(t);
-  const alice = await Person.make(t, "alice", { url: [proxy.url, SERVER] });
-  await proxy.close();
+  const link = await Link.make(t);
+  const alice = await Person.make(t, "alice", { url: [link.url, SERVER] });
+  await link.close();
   await assert.rejects(alice.request("GET", "/v1/me"), Unreachable);
   alice.connect();
   await alice.live();

@@ -1,14 +1,20 @@
-/** What the tests share: people on a real server, a proxy that fails on demand, and a server that is made up. */
+/**
+ * What the tests share: people on a real server, links to it that fail on demand, and a server that is made up.
+ * Runs in Node.js and in browsers; tests/clients/test_js.py starts both, with the server and the links' control.
+ */
 
-import net from "node:net";
-import { once } from "node:events";
+import { Client, IndexedDbStorage, MemoryStorage } from "../src/chatbe.js";
 
-import { Client, MemoryStorage } from "../src/chatbe.js";
-
-const { CHATBE_URL } = process.env;
+const { CHATBE_URL, CHATBE_LINKS } = globalThis.process?.env ?? Object.fromEntries(new URLSearchParams(location.search));
 if (!CHATBE_URL) throw new Error("CHATBE_URL names the server to test against; tests/clients/test_js.py starts one.");
 export const SERVER = CHATBE_URL;
 export const PASSWORD = "a quiet river at dawn 7";
+
+/** A storage that nobody has used. */
+export function newStorage() {
+  return typeof indexedDB === "undefined" ? new MemoryStorage() : new IndexedDbStorage(`test-${crypto.randomUUID()}`);
+}
+
 const PATIENCE = 20_000;
 
 /** Frames that somebody waits for by what happened, not by how long it took. */
@@ -44,7 +50,7 @@ export class Person {
   }
 
   client(options = {}) {
-    const client = new Client({ url: SERVER, storage: new MemoryStorage(), firstBackoff: 0.05, longestBackoff: 0.5, ...options });
+    const client = new Client({ url: SERVER, storage: newStorage(), firstBackoff: 0.05, longestBackoff: 0.5, ...options });
     this.test.after(() => client.close());
     return client;
   }
@@ -67,59 +73,48 @@ export async function stored(client, conversation) {
   return pages.flat();
 }
 
-/** A TCP proxy in front of the server. */
-export class Proxy {
+/** A TCP link to the server. */
+export class Link {
   static async make(test) {
-    const proxy = new Proxy();
-    test.after(() => proxy.close());
-    await proxy.open();
-    return proxy;
+    const link = new Link(await control("POST", "/links"));
+    test.after(() => control("DELETE", `/links/${link.id}`));
+    return link;
   }
 
-  constructor() {
-    this.target = new URL(SERVER);
-    this.port = 0;
-    this.links = new Set();
-    /** Called with each chunk that the server sends; false swallows it. */
-    this.onAnswer = () => true;
-    /** Called with each chunk that a client sends. */
-    this.onRequest = () => undefined;
-  }
-
-  get url() {
-    return `http://127.0.0.1:${this.port}`;
-  }
-
-  async open() {
-    this.server = net.createServer((client) => {
-      const upstream = net.connect(Number(this.target.port), this.target.hostname);
-      const link = { cut: () => (client.destroy(), upstream.destroy()) };
-      this.links.add(link);
-      for (const side of [client, upstream]) {
-        side.on("error", link.cut);
-        side.on("close", () => (link.cut(), this.links.delete(link)));
-      }
-      client.on("data", (data) => (this.onRequest(data, link), upstream.write(data)));
-      upstream.on("data", (data) => this.onAnswer(data, link) && client.write(data));
-    });
-    this.server.listen(this.port, "127.0.0.1");
-    await once(this.server, "listening");
-    this.port = this.server.address().port;
-  }
-
-  /** Cut every connection. */
-  cut() {
-    for (const link of this.links) link.cut();
+  constructor({ id, url }) {
+    this.id = id;
+    this.url = url;
   }
 
   /** Cut every connection, and take none until `open`. */
-  async close() {
-    if (!this.server?.listening) return;
-    const closed = once(this.server, "close");
-    this.server.close();
-    this.cut();
-    await closed;
+  close() {
+    return control("POST", `/links/${this.id}/close`);
   }
+
+  open() {
+    return control("POST", `/links/${this.id}/open`);
+  }
+
+  /** Reset the first connection on which the server says this, in its place. */
+  cutInsteadOf(text) {
+    return control("POST", `/links/${this.id}/cut-instead-of`, text);
+  }
+
+  /** Reset a connection in place of every so many pieces that the server sends, at any byte of any frame; 0: no more. */
+  cutEvery(pieces) {
+    return control("POST", `/links/${this.id}/cut-every`, String(pieces));
+  }
+
+  /** @returns {Promise<number>} How often it has cut by itself. */
+  async cuts() {
+    return (await control("GET", `/links/${this.id}`)).cuts;
+  }
+}
+
+async function control(method, path, body) {
+  const answer = await fetch(CHATBE_LINKS + path, { method, body });
+  if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status}`);
+  return answer.json();
 }
 
 /** A server that says what the test makes it say. */

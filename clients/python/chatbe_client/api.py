@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json as jsonlib
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -30,6 +30,14 @@ class Tokens:
     refresh_token: str
 
 
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A body that is no JSON: `pieces` begins it anew for each try."""
+
+    pieces: Callable[[], AsyncIterator[bytes]]
+    headers: dict[str, str]
+
+
 class Api:
     """HTTP calls of one account, on whichever of `urls` answers."""
 
@@ -42,7 +50,9 @@ class Api:
         device: str,
         timeout: float,
         tokens: Tokens | None = None,
+        on_tokens: Callable[[Tokens], None] | None = None,
     ) -> None:
+        """`on_tokens` is told of every renewal, before the new tokens are used."""
         self.urls = [url.rstrip("/") for url in urls]
         self._username = username
         self._password = password
@@ -57,8 +67,9 @@ class Api:
         self._otp_until = 0.0
         # A refresh token used twice ends its session, so there is never more than one use under way.
         self._signing = asyncio.Lock()
+        self._on_tokens = on_tokens
         if tokens is not None:
-            self._keep_tokens(tokens)
+            self.use_tokens(tokens)
 
     @property
     def url(self) -> str:
@@ -119,6 +130,7 @@ class Api:
         *,
         json: Any = None,
         params: dict[str, Any] | None = None,
+        content: Content | None = None,
         url: str | None = None,
     ) -> Any:
         """One call with a good access token; returns the answer's JSON, None when it has no body.
@@ -130,7 +142,9 @@ class Api:
             token = await self._token()
             headers = {"Authorization": f"Bearer {token}"}
             try:
-                return await self._request(method, path, json=json, params=params, headers=headers, url=url)
+                return await self._request(
+                    method, path, json=json, params=params, content=content, headers=headers, url=url
+                )
             except Refused as error:
                 if error.status != 401 or attempt == 2:
                     raise
@@ -171,6 +185,12 @@ class Api:
         return Tokens(self._access, self._access_expires_at, self._refresh)
 
     def _keep_tokens(self, tokens: Tokens) -> None:
+        self.use_tokens(tokens)
+        if self._on_tokens is not None:
+            self._on_tokens(tokens)
+
+    def use_tokens(self, tokens: Tokens) -> None:
+        """Go on with a session that was begun before."""
         self._access = tokens.access_token
         self._access_expires_at = tokens.access_token_expires_at
         self._refresh = tokens.refresh_token
@@ -184,12 +204,18 @@ class Api:
         *,
         json: Any = None,
         params: dict[str, Any] | None = None,
+        content: Content | None = None,
         headers: dict[str, str] | None = None,
         url: str | None = None,
     ) -> Any:
         try:
             answer = await self._http.request(
-                method, f"{url or self.url}{path}", json=json, params=params, headers=headers
+                method,
+                f"{url or self.url}{path}",
+                json=json,
+                params=params or None,
+                content=None if content is None else content.pieces(),
+                headers={**(headers or {}), **(content.headers if content is not None else {})},
             )
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise Unreachable(f"{method} {path}: {error!r}") from error

@@ -8,8 +8,9 @@ import itertools
 import json
 import random
 import uuid
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import ClassVar, Self
 from urllib.parse import urlencode
@@ -20,9 +21,11 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from chatbe_client import events
 from chatbe_client.api import Api, Tokens
 from chatbe_client.backoff import Backoff
+from chatbe_client.calls import Attachment, Calls
 from chatbe_client.errors import ChatError, Closed, Refused, SignedOut, Unreachable
 from chatbe_client.recorder import NoRecorder, Recorder
 from chatbe_client.state import Ack, ChatState, Frame, Message
+from chatbe_client.storage import MemoryStorage, Storage
 
 ENDED = frozenset({4001, 4003})
 """Close codes after which only the user can go on."""
@@ -38,6 +41,8 @@ NO_CLOSE_FRAME = 1006
 MAX_FRAME = 1024 * 1024
 """Bytes; four times what the contract allows the server."""
 HEARTBEAT = '{"type":"heartbeat"}'
+KEEPING_DELAY = 0.1
+"""Seconds in which the cursors of many events are kept together."""
 MARK = "mark"
 """The ref of `read` and `delivered`, which are answered only when they are refused."""
 
@@ -71,9 +76,14 @@ class _Pending:
     """What its order is kept in: its target."""
     refused: bool = False
     """The server has said "try again"; it waits for its turn."""
+    kept_as: str = ""
+    """Its name in the storage; only messages are kept."""
+    attachments: tuple[Frame, ...] = ()
+    restored: bool = False
+    """It is from an earlier run, so nobody here waits for it."""
 
 
-class Client:
+class Client(Calls):
     """One account's live connection to chatbe. An async context manager; see the package's README.
 
     `url` is a server's address, or several of the same chatbe: another is tried after each failure.
@@ -88,8 +98,13 @@ class Client:
         tokens: Tokens | None = None,
         options: Options | None = None,
         recorder: Recorder | None = None,
+        storage: Storage | None = None,
     ) -> None:
-        """`tokens` are those of an earlier session, to go on with; the password then serves when it has ended."""
+        """`tokens` are those of an earlier session, to go on with; the password then serves when it has ended.
+
+        With a `storage` the next run goes on where this one ended: with its tokens, from the last event
+        that the application was done with (it had come for the next one), and with what was not acked.
+        """
         self.username = username.lower()
         self.options = options or Options()
         self.state = ChatState(self.username)
@@ -100,6 +115,7 @@ class Client:
             device=self.options.device,
             timeout=self.options.http_timeout,
             tokens=tokens,
+            on_tokens=self._keep_tokens,
         )
         self.connections = 0
         """How many sockets were opened so far; the number of the present one."""
@@ -119,6 +135,17 @@ class Client:
         self._heartbeat_interval = 25.0
         self._queue: asyncio.Queue[events.Event | None] = asyncio.Queue(self.options.events)
         self._has_reader = False
+        self._told = self._taken = self._done = 0
+        """How many events were queued, left the queue, and are dealt with."""
+        self._storage: Storage = storage or MemoryStorage()
+        self._restored = False
+        self._reaching: deque[tuple[int, str, int | None]] = deque()
+        """After so many events are dealt with, the cursor of this conversation is there."""
+        self._to_keep: dict[str, str | None] = {}
+        self._kept_cursors: set[str] = set()
+        self._keeping: asyncio.TimerHandle | None = None
+        self._numbers = itertools.count(1)
+        """Of messages in the storage."""
         self._task: asyncio.Task[None] | None = None
 
     # --- life --------------------------------------------------------------------------------------
@@ -139,7 +166,10 @@ class Client:
         await self.close()
 
     def start(self) -> None:
-        """Begin to connect, in the background. Does nothing while it runs; after `close` it goes on where it was."""
+        """Begin to connect, in the background. Does nothing while it runs; after `disconnect` it goes on."""
+        if not self._restored:
+            self._restored = True
+            self._restore()
         if self._task is None:
             self._task = asyncio.create_task(self._run())
 
@@ -168,9 +198,10 @@ class Client:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, ChatError):
                 await task
+        self._keep_cursors()
 
     async def close(self) -> None:
-        """Leave for good; whoever waits for an ack gets `Closed`."""
+        """Leave for good; whoever waits for an ack gets `Closed`. A storage's next run sends it again."""
         await self.disconnect()
         for pending in self._pending.values():
             if not pending.answer.done():
@@ -182,6 +213,7 @@ class Client:
             self._retry.cancel()
         self._put(None)
         await self.api.close()
+        self._storage.close()
 
     async def __aiter__(self) -> AsyncIterator[events.Event]:
         """Events as they come, for one reader at a time; ends with the client, and raises what ended it.
@@ -190,13 +222,20 @@ class Client:
         """
         self._has_reader = True
         try:
-            while (event := await self._queue.get()) is not None:
+            while True:
+                # Whoever asks for an event has dealt with those before.
+                self._done = self._taken
+                self._confirm()
+                event = await self._queue.get()
+                self._taken += 1
+                if event is None:
+                    break
                 yield event
         finally:
             self._has_reader = False
             if self._queue.full():
                 # The socket's reader may be waiting for room.
-                self._queue.get_nowait()
+                self._drop()
         if self._task is not None and self._task.done() and not self._task.cancelled():
             self._task.result()
 
@@ -210,6 +249,7 @@ class Client:
         conversation: str | None = None,
         client_id: str | None = None,
         reply_to: int | None = None,
+        attachments: Sequence[Attachment] = (),
     ) -> Ack:
         """Send a message to a username or into a conversation; returns when it is committed.
 
@@ -218,7 +258,12 @@ class Client:
         are stored in the order of these calls, unless the server asks to try one again later.
         """
         return await self.submit(
-            body, to=to, conversation=conversation, client_id=client_id, reply_to=reply_to
+            body,
+            to=to,
+            conversation=conversation,
+            client_id=client_id,
+            reply_to=reply_to,
+            attachments=attachments,
         )
 
     def submit(
@@ -229,6 +274,7 @@ class Client:
         conversation: str | None = None,
         client_id: str | None = None,
         reply_to: int | None = None,
+        attachments: Sequence[Attachment] = (),
     ) -> asyncio.Future[Ack]:
         """`send` without waiting: the frame takes its place in the order now; the future has what `send` returns."""
         if (to is None) == (conversation is None):
@@ -241,7 +287,15 @@ class Client:
         }
         if reply_to is not None:
             frame["reply_to"] = reply_to
-        return self._ask(frame, key=to or conversation or "")
+        if attachments:
+            frame["attachments"] = [attachment.id for attachment in attachments]
+        files = tuple(attachment.of_message() for attachment in attachments)
+        return self._ask(frame, key=to or conversation or "", attachments=files)
+
+    @property
+    def unsent(self) -> list[Frame]:
+        """The `send` frames that are not acked yet, in their order; those of earlier runs among them."""
+        return [pending.frame for pending in self._pending.values() if pending.frame["type"] == "send"]
 
     async def edit(self, conversation: str, seq: int, body: str) -> Ack:
         """Replace the body of one's own message."""
@@ -266,6 +320,7 @@ class Client:
         wanted = (max(asked[0], read), max(asked[1], delivered, read))
         if wanted != asked:
             self._marks[conversation] = wanted
+            self._storage.write({f"mark/{conversation}": json.dumps(wanted)})
             self.state.conversation(conversation).move_marks(self.username, *wanted)
             if self.live.is_set():
                 self._write_mark(conversation, *wanted)
@@ -292,10 +347,20 @@ class Client:
 
     # --- sending -----------------------------------------------------------------------------------
 
-    def _ask(self, frame: Frame, key: str) -> asyncio.Future[Ack]:
+    def _ask(self, frame: Frame, key: str, *, attachments: tuple[Frame, ...] = ()) -> asyncio.Future[Ack]:
         """Send a frame that is acked, again and again until it is."""
         ref = str(next(self._refs))
-        pending = _Pending({**frame, "ref": ref}, asyncio.get_running_loop().create_future(), key)
+        pending = _Pending(
+            {**frame, "ref": ref},
+            asyncio.get_running_loop().create_future(),
+            key,
+            attachments=attachments,
+        )
+        if frame["type"] == "send":
+            # Before it leaves, so that a crash can lose the message nowhere.
+            pending.kept_as = f"unsent/{next(self._numbers):012}"
+            kept = {"frame": frame, "key": key, "attachments": attachments}
+            self._storage.write({pending.kept_as: json.dumps(kept)})
         # Behind one that waits to be sent again, so that this one does not overtake it.
         pending.refused = any(other.refused and other.key == key for other in self._pending.values())
         self._pending[ref] = pending
@@ -341,6 +406,76 @@ class Client:
             self._try_again_after(None)
         else:
             self._write_unconfirmed_marks()
+
+    # --- what the next run goes on from ------------------------------------------------------------
+
+    def _restore(self) -> None:
+        """Take up what an earlier run has left in the storage. Raises ValueError for another account's."""
+        kept = self._storage.load()
+        if kept.setdefault("username", self.username) != self.username:
+            raise ValueError(f"This storage is {kept['username']}'s.")
+        self._storage.write({"username": self.username})
+        self.state.epoch = kept.get("epoch", "")
+        if self.api.tokens is None and "tokens" in kept:
+            self.api.use_tokens(Tokens(**json.loads(kept["tokens"])))
+        for name in sorted(kept):
+            kind, _, rest = name.partition("/")
+            match kind:
+                case "cursor":
+                    self.state.conversation(rest).rev = int(kept[name])
+                    self._kept_cursors.add(rest)
+                case "mark":
+                    read, delivered = json.loads(kept[name])
+                    self._marks[rest] = (read, delivered)
+                case "unsent":
+                    self._restore_unsent(name, json.loads(kept[name]))
+
+    def _restore_unsent(self, name: str, kept: Frame) -> None:
+        ref = str(next(self._refs))
+        self._pending[ref] = _Pending(
+            {**kept["frame"], "ref": ref},
+            asyncio.get_running_loop().create_future(),
+            kept["key"],
+            kept_as=name,
+            attachments=tuple(kept["attachments"]),
+            restored=True,
+        )
+        self._numbers = itertools.count(int(name.partition("/")[2]) + 1)
+
+    def _keep_tokens(self, tokens: Tokens) -> None:
+        self._storage.write({"tokens": json.dumps(asdict(tokens))})
+
+    def _reached(self, conversation: str) -> None:
+        """The stream has gone on in a conversation; keep where it is when the events so far are dealt with."""
+        held = self.state.conversations.get(conversation)
+        self._reaching.append((self._told, conversation, None if held is None else held.rev))
+        self._confirm()
+
+    def _confirm(self) -> None:
+        """Have the cursors kept that the application's progress allows."""
+        while self._reaching and self._reaching[0][0] <= self._done:
+            _, conversation, rev = self._reaching.popleft()
+            self._to_keep[f"cursor/{conversation}"] = None if rev is None else str(rev)
+            (self._kept_cursors.discard if rev is None else self._kept_cursors.add)(conversation)
+        if self._to_keep and self._keeping is None:
+            self._keeping = asyncio.get_running_loop().call_later(KEEPING_DELAY, self._keep_cursors)
+
+    def _keep_cursors(self) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()
+            self._keeping = None
+        if self._to_keep:
+            self._storage.write(self._to_keep)
+            self._to_keep = {}
+
+    def _keep_epoch(self, epoch: str) -> None:
+        """Another history begins: the cursors of the old one mean nothing in it."""
+        self._reaching.clear()
+        self._to_keep.clear()
+        gone: dict[str, str | None] = {f"cursor/{conversation}": None for conversation in self._kept_cursors}
+        gone |= {f"mark/{conversation}": None for conversation in self._marks}
+        self._kept_cursors.clear()
+        self._storage.write({**gone, "epoch": epoch})
 
     # --- the socket --------------------------------------------------------------------------------
 
@@ -441,9 +576,13 @@ class Client:
     async def _on_welcome(self, frame: Frame, outgoing: asyncio.Queue[str]) -> None:
         """Begin the stream where the last one ended, and send again what has no answer."""
         self._heartbeat_interval = frame["heartbeat_interval"]
+        known = self.state.epoch
         if self.state.begin_epoch(frame["epoch"]):
+            self._keep_epoch(frame["epoch"])
             self._marks.clear()
             await self._tell(events.StartedAfresh(None))
+        elif not known:
+            self._storage.write({"epoch": frame["epoch"]})
         self._outgoing = outgoing
         self._write({
             "type": "sync", "ref": "sync", "conversations": self.state.cursors(), "others": self.options.others,
@@ -459,15 +598,23 @@ class Client:
         event = handler(self, frame) if handler is not None else None
         if event is not None:
             await self._tell(event)
+        conversation = _moved(frame)
+        if conversation is not None:
+            self._reached(conversation)
 
     def _on_ack(self, frame: Frame) -> events.Event | None:
         ack = Ack.from_wire(frame)
         pending = self._pending.pop(frame["ref"] or "", None)
-        is_send = pending is not None and pending.frame["type"] == "send"
-        self.state.on_ack(ack, pending.frame if pending is not None and is_send else None)
-        if pending is not None and not pending.answer.done():
+        if pending is None or pending.frame["type"] != "send":
+            self.state.on_ack(ack, None)
+        else:
+            self.state.on_ack(ack, pending.frame, pending.attachments)
+            self._storage.write({pending.kept_as: None})
+        if pending is None:
+            return None
+        if not pending.answer.done():
             pending.answer.set_result(ack)
-        return None
+        return events.Sent(ack) if pending.frame["type"] == "send" else None
 
     def _on_error(self, frame: Frame) -> events.Event | None:
         pending = self._pending.get(frame["ref"] or "")
@@ -479,6 +626,10 @@ class Client:
         if pending is None:
             return events.Refusal(frame)
         del self._pending[frame["ref"]]
+        if pending.kept_as:
+            self._storage.write({pending.kept_as: None})
+        if pending.restored:
+            return events.Refusal(frame, pending.frame)
         if not pending.answer.done():
             pending.answer.set_exception(
                 Refused(frame["code"], frame["detail"], retry_after=frame.get("retry_after"))
@@ -495,7 +646,7 @@ class Client:
         identity = frame["conversation"]["id"]
         conversation = self.state.on_conversation(frame)
         if conversation is None:
-            self._marks.pop(identity, None)
+            self._confirm_mark(identity)
         if frame.get("reset"):
             return events.StartedAfresh(identity)
         return events.ConversationChanged(identity, conversation)
@@ -506,8 +657,17 @@ class Client:
             read, delivered = members.get(self.username, (0, 0))
             wanted = self._marks.get(identity)
             if wanted is not None and wanted[0] <= read and wanted[1] <= delivered:
-                del self._marks[identity]
+                self._confirm_mark(identity)
         return events.MarksTold(tuple(frame["marks"]))
+
+    def _confirm_mark(self, conversation: str) -> None:
+        """The server has this mark, or nobody needs it any more."""
+        if self._marks.pop(conversation, None) is not None:
+            self._storage.write({f"mark/{conversation}": None})
+
+    def _on_muted(self, frame: Frame) -> events.Event | None:
+        self.state.conversation(frame["conversation"]).muted_until = frame["until"]
+        return events.Muted(frame["conversation"], frame["until"])
 
     def _on_synced(self, _: Frame) -> events.Event | None:
         self._backoff.succeeded()
@@ -544,6 +704,7 @@ class Client:
         "friends": _on_friends,
         "marks": _on_marks,
         "message": _on_message,
+        "muted": _on_muted,
         "presence": _on_presence,
         "receipt": _on_receipt,
         "synced": _on_synced,
@@ -556,10 +717,31 @@ class Client:
         """Queue an event; with a reader that is behind, wait for it, and so let the server wait."""
         if self._has_reader:
             await self._queue.put(event)
+            self._told += 1
         else:
             self._put(event)
 
     def _put(self, event: events.Event | None) -> None:
         if self._queue.full():
-            self._queue.get_nowait()
+            self._drop()
         self._queue.put_nowait(event)
+        self._told += 1
+
+    def _drop(self) -> None:
+        """The oldest event is nobody's any more."""
+        self._queue.get_nowait()
+        self._taken += 1
+        self._done = self._taken
+        self._confirm()
+
+
+def _moved(frame: Frame) -> str | None:
+    """The conversation whose stream this frame took further."""
+    match frame["type"]:
+        case "ack":
+            return None if frame["duplicate"] else str(frame["conversation"])
+        case "message":
+            return str(frame["message"]["conversation"])
+        case "conversation":
+            return str(frame["conversation"]["id"])
+    return None

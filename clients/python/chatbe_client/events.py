@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from chatbe_client.state import Conversation, Frame, Message
+from chatbe_client.state import Ack, Conversation, Frame, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,13 @@ class MessageReceived(Event):
     message: Message
     new: bool
     """Whether nothing was held at its place before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent(Event):
+    """A message of one's own is stored; it gets no `MessageReceived` on the socket that it was sent on."""
+
+    ack: Ack
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,14 @@ class ReceiptReceived(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Muted(Event):
+    """One muted a conversation until a time, or (None) no longer."""
+
+    conversation: str
+    until: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class MarksTold(Event):
     """Every member's marks in many conversations were told; see `Conversation.marks`."""
 
@@ -114,3 +129,6 @@ class Refusal(Event):
     """The server refused a frame that nobody waits for."""
 
     frame: Frame
+    """Its `error`."""
+    sent: Frame | None = None
+    """What it refused, where that is known: a message of an earlier run."""

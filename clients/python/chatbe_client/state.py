@@ -6,7 +6,7 @@ highest rev that the stream reached is where the next socket's stream begins.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ class Message:
     edited_at: str | None = None
     deleted_at: str | None = None
     attachments: list[dict[str, Any]] = field(default_factory=list)
+    mentions: list[str] = field(default_factory=list)
 
     @classmethod
     def from_wire(cls, value: Mapping[str, Any]) -> Message:
@@ -50,11 +51,14 @@ class Ack:
     client_id: str | None
     created_at: str
     duplicate: bool
+    mentions: tuple[str, ...] = ()
+    """The members whom the message mentions."""
 
     @classmethod
     def from_wire(cls, value: Mapping[str, Any]) -> Ack:
         """An `ack` frame."""
-        return cls(**{name: value[name] for name in cls.__slots__})
+        known = {name: value[name] for name in cls.__slots__ if name in value}
+        return cls(**{**known, "mentions": tuple(value.get("mentions", ()))})
 
 
 @dataclass(slots=True)
@@ -69,6 +73,7 @@ class Conversation:
     """Username → (read, delivered)."""
     info: Frame | None = None
     """The latest conversation object."""
+    muted_until: str | None = None
 
     def unread(self, username: str) -> int:
         """Others' undeleted text messages after the user's read mark, among those that are held."""
@@ -145,7 +150,7 @@ class ChatState:
             conversation.move_marks(message.sender, message.seq, message.seq)
         return message, self.keep(message)
 
-    def on_ack(self, ack: Ack, sent: Frame | None) -> None:
+    def on_ack(self, ack: Ack, sent: Frame | None, attachments: Sequence[Frame] = ()) -> None:
         """An ack; with `duplicate: false` it stands for its rev's event. `sent` is the frame, if it was a `send`."""
         if ack.duplicate:
             return
@@ -164,6 +169,8 @@ class ChatState:
                     client_id=ack.client_id,
                     created_at=ack.created_at,
                     reply_to=sent.get("reply_to"),
+                    attachments=list(attachments),
+                    mentions=list(ack.mentions),
                 )
             )
 

@@ -6,11 +6,13 @@ import argparse
 import asyncio
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import connection
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
 from django.utils.module_loading import import_string
 
 from chatbe.embedded import AlreadyRunning, exclusive_var_lock
@@ -39,8 +41,9 @@ class Command(BaseCommand):
             metavar="N",
             help="processes on the port; more than one need PostgreSQL and Redis; SIGHUP replaces each",
         )
-        # The descriptor of the supervisor; it starts its workers with it.
+        # The descriptor of the supervisor, and the workers' folder; it starts its workers with them.
         parser.add_argument("--supervised", type=int, help=argparse.SUPPRESS)
+        parser.add_argument("--siblings", type=Path, help=argparse.SUPPRESS)
 
     def handle(self, **options: Any) -> None:
         """Serve, and exit with what came of it."""
@@ -49,7 +52,7 @@ class Command(BaseCommand):
             if options["workers"] > 1:
                 code = self._supervise(endpoint, options["workers"])
             elif options["workers"] == 1:
-                code = self._serve(endpoint, options["supervised"])
+                code = self._serve(endpoint, options["supervised"], options["siblings"])
             else:
                 raise CommandError("--workers is 1 or more.")
         except (AlreadyRunning, CannotListen) as error:
@@ -63,22 +66,31 @@ class Command(BaseCommand):
                 "REDIS_URL=redis://…"
             )
 
-        def command(listener: int, link: int) -> list[str]:
+        _look_at_database()
+
+        def command(listener: int, link: int, folder: str) -> list[str]:
             worker = [sys.executable, sys.argv[0], "serve", "--fd", str(listener), "--supervised", str(link)]
-            return [*worker, "--skip-checks"]
+            return [*worker, "--siblings", folder, "--skip-checks"]
 
         supervisor = Supervisor(
             endpoint, workers, command, on_ready=self._say, patience=settings.CHATBE_DRAIN_TIMEOUT + 10
         )
         return asyncio.run(supervisor.run())
 
-    def _serve(self, endpoint: Endpoint, supervised: int | None) -> int:
+    def _serve(self, endpoint: Endpoint, supervised: int | None, folder: Path | None) -> int:
         if settings.EMBEDDED:
             exclusive_var_lock()
         listener = endpoint.open()
+        if supervised is None:
+            _look_at_database()
         # From here on this process has Twisted's reactor, which a supervisor does not want.
-        from chatbe.hub import node  # noqa: PLC0415 - as said
+        from chatbe.hub import node, siblings  # noqa: PLC0415 - as said
         from chatbe.hub.server import Server, ServerOptions  # noqa: PLC0415 - as said
+
+        async def start() -> None:
+            running = await node.running()
+            if folder is not None:
+                await siblings.listen(folder, running)
 
         async def drain() -> None:
             running = node.current()
@@ -96,7 +108,7 @@ class Command(BaseCommand):
                 ping_interval=settings.CHATBE_HEARTBEAT_INTERVAL,
                 drain_timeout=settings.CHATBE_DRAIN_TIMEOUT,
             ),
-            start=node.running,
+            start=start,
             drain=drain,
             on_ready=None if supervised is not None else self._say,
             parent=socket.socket(fileno=supervised) if supervised is not None else None,
@@ -106,3 +118,16 @@ class Command(BaseCommand):
         for url in urls:
             self.stdout.write(f"listening on {url}")
         self.stdout.flush()
+
+
+def _look_at_database() -> None:
+    """Raises CommandError where the database cannot be had, or lacks tables that this code needs."""
+    try:
+        executor = MigrationExecutor(connection)
+        missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    except DatabaseError as error:
+        raise CommandError(f"The database does not answer: {error}") from error
+    finally:
+        connection.close()
+    if missing:
+        raise CommandError(f"The database lacks {len(missing)} migrations. Run: python manage.py migrate")

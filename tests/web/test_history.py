@@ -1,0 +1,114 @@
+"""A conversation of ten thousand messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.support.people import PASSWORD, Person
+from tests.support.processes import AppServer, Deployment
+from tests.web.browser import Device
+from tests.web.steps import say
+
+TOTAL = 10_000
+MOST_ROWS = 120
+STEPS = 60
+MOST_CPU = 0.016
+"""Seconds of the page's thread for one step of scrolling, on average: a frame's time at 60 Hz."""
+
+AT_TOP = """() => {
+    const top = document.querySelector('.scroller').getBoundingClientRect().top;
+    const row = [...document.querySelectorAll('.row')].find((one) => one.getBoundingClientRect().bottom > top + 5);
+    return [Number(row.getAttribute('aria-posinset')), row.innerText, row.getBoundingClientRect().top];
+}"""
+"""The first row that can be seen: its place among what is loaded, its text, where it is."""
+FRAME = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+@pytest.fixture(scope="module")
+def long_talk(shared: Deployment, servers: list[AppServer]) -> tuple[Person, Person, str]:
+    """Two people with ten thousand messages."""
+    shared.manage(
+        *("seed", "--users", "2", "--conversations", "1", "--messages", str(TOTAL)),
+        *("--password", PASSWORD, "--verbosity", "0"),
+    )
+    one, other = (Person(servers[0].url, name, register=False) for name in ("user000001", "user000002"))
+    return one, other, one.http.get("/v1/conversations").json()["results"][0]["id"]
+
+
+def loaded(page: Page) -> int:
+    """How many messages are loaded."""
+    return int(page.locator(".row").first.get_attribute("aria-setsize") or 0)
+
+
+def test_ten_thousand_messages_scroll(
+    device: Callable[..., Device], long_talk: tuple[Person, Person, str]
+) -> None:
+    one, other, identity = long_talk
+    hers = device(viewport={"width": 1000, "height": 800})
+    page = hers.sign_in(one.username)
+    page.evaluate(f"location.hash = '#/c/{identity}'")
+    page.locator(".row").last.wait_for()
+
+    # Earlier messages come while somebody looks: what they look at stays where it is.
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/messages?before=*", hold)
+    page.evaluate("document.querySelector('.scroller').scrollTop = 900")
+    expect(page.locator(".thread-notice.is-loading")).to_be_visible()
+    page.evaluate(FRAME)
+    before, (_, text, top) = loaded(page), page.evaluate(AT_TOP)
+    while not held:
+        page.wait_for_timeout(5)
+    held[0].continue_()
+    page.unroute("**/messages?before=*", hold)
+    expect(page.locator(".row").first).not_to_have_attribute("aria-setsize", str(before))
+    page.evaluate(FRAME)
+    _, same_text, same_top = page.evaluate(AT_TOP)
+    assert (same_text, round(same_top)) == (text, round(top))
+
+    while (count := loaded(page)) < TOTAL:
+        page.evaluate("document.querySelector('.scroller').scrollTop = 0")
+        expect(page.locator(".row").first).not_to_have_attribute("aria-setsize", str(count))
+        # What is in the page stays little, however long the history.
+        assert page.locator(".row").count() < MOST_ROWS
+
+    session = hers.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+    cpu = seconds(session.send("Performance.getMetrics"))
+    rows = page.evaluate(
+        f"""async () => {{
+            const scroller = document.querySelector('.scroller');
+            let most = 0;
+            for (let step = 1; step <= {STEPS}; step += 1) {{
+                scroller.scrollTop = scroller.scrollHeight * (step % 20) / 25 + step * 37;
+                await {FRAME};
+                most = Math.max(most, document.querySelectorAll('.row').length);
+            }}
+            return most;
+        }}"""
+    )
+    spent = (seconds(session.send("Performance.getMetrics")) - cpu) / STEPS
+    assert rows < MOST_ROWS
+    assert spent < MOST_CPU
+
+    # News at the end do not move it either, and are told of.
+    page.evaluate("document.querySelector('.scroller').scrollTop = 200000")
+    page.evaluate(FRAME)
+    here = page.evaluate(AT_TOP)
+    say(other, identity, "news")
+    expect(page.locator(".to-end .badge")).to_have_text("1")
+    page.evaluate(FRAME)
+    assert page.evaluate(AT_TOP) == here
+    page.get_by_role("button", name="To the newest message").click()
+    expect(page.locator(".row .body").last).to_have_text("news")
+
+
+def seconds(metrics: dict[str, list[dict[str, float]]]) -> float:
+    """The CPU time that the page's thread has spent on tasks."""
+    return next(each["value"] for each in metrics["metrics"] if str(each["name"]) == "TaskDuration")
