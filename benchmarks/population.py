@@ -94,6 +94,17 @@ def chatbe_conversations(*, pairs: Sequence[tuple[str, str]]) -> Answer:
     return {"conversations": [str(there[name]) for name in names]}
 
 
+def chatbe_group(*, owner: str, members: Sequence[str]) -> Answer:
+    """A group of users who are there already: its id."""
+    from accounts.models import User
+    from messaging import groups
+
+    made = groups.group_create(
+        owner=User.objects.get(username=owner), title="Group", history="joined", usernames=members
+    )
+    return {"conversation": str(made.pk)}
+
+
 def chatbe_messages(*, conversations: Sequence[str], each: int) -> Answer:
     """`each` further messages in every one of these direct conversations, from both sides in turn."""
     from django.db import connection, transaction

@@ -89,6 +89,17 @@ def marks(results: Mapping[str, Rounds]) -> list[Mark]:
             found.append(
                 Mark(f"CPU per delivery to {sockets} sockets", "× bare ASGI send on Daphne", value, 0.4)
             )
+        group = f"group_{sockets}"
+        if rounds.get("chatbe") and all(group in figures for figures in rounds["chatbe"]):
+            figures = merged(rounds["chatbe"])
+            value = at(figures, f"{group}.cpu_us_per_delivery.total") / at(
+                figures, f"{crowd}.cpu_us_per_delivery.total"
+            )
+            found.append(
+                Mark(
+                    f"CPU per delivery to {sockets} members of a group", "× to one user's sockets", value, 1.3
+                )
+            )
     judge("visits", ["chatbe", "tutorial"], lambda rounds: [
         Mark("connect + disconnect with 20 online contacts", "× the tutorial server",
              ratio(rounds, "cpu_us_per_visit.total", "chatbe", "tutorial"), 1 / 8),

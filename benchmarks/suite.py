@@ -163,21 +163,28 @@ class Fanout(Workload):
     """See `benchmarks.workloads.fanout`."""
 
     name = "fanout"
-    title = "one event to many sockets of one process"
+    title = "one event to many sockets of one process, of one user and of a group's members"
     targets = ("chatbe", "chatbe-uvicorn", "bare")
 
     def prepare(self, target: Target) -> None:
-        """Make the two people."""
+        """Make the two people, and where there are groups, one of each size."""
         fanout.prepare(target)
+        if target.family == "chatbe":
+            self._groups = {
+                sockets: fanout.prepare_group(target, members=sockets) for sockets in self.sizes.crowds
+            }
 
     async def measure(self, target: Target) -> Figures:
         """One crowd after the other."""
-        return {
-            f"to_{sockets}": await fanout.crowd(
-                target, sockets=sockets, events=max(self.sizes.deliveries // sockets, 10)
-            )
-            for sockets in self.sizes.crowds
-        }
+        figures = {}
+        for sockets in self.sizes.crowds:
+            events = max(self.sizes.deliveries // sockets, 10)
+            figures[f"to_{sockets}"] = await fanout.crowd(target, sockets=sockets, events=events)
+            if target.family == "chatbe":
+                figures[f"group_{sockets}"] = await fanout.crowd(
+                    target, sockets=sockets, events=events, group=self._groups[sockets]
+                )
+        return figures
 
 
 class Upkeep(Workload):

@@ -1,9 +1,10 @@
-"""One event to many sockets of one process."""
+"""One event to many sockets of one process: of one user, and of a group's members."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from typing import Any
 
 from benchmarks.errors import TargetError
@@ -17,6 +18,19 @@ BODY = b"x" * 100
 def prepare(target: Target) -> None:
     """Two people; the one has many sockets, so that every message of the other has many receivers."""
     target.people([("fanout-sender", "fanout-crowd")])
+
+
+def prepare_group(target: Target, *, members: int) -> str:
+    """A group of a sender and so many others; its id."""
+    others = group_members(members)
+    target.people([], ["fanout-owner", *others])
+    made: str = target.populate("group", owner="fanout-owner", members=others)["conversation"]
+    return made
+
+
+def group_members(count: int) -> list[str]:
+    """The names of so many members of a group."""
+    return [f"fanout-member{number}" for number in range(count)]
 
 
 class Receiver(Client):
@@ -40,8 +54,9 @@ class Receiver(Client):
     prefix_length = 0
 
 
-async def crowd(target: Target, *, sockets: int, events: int) -> dict[str, Any]:
-    """CPU per delivery of `events` messages, one after another, to `sockets` sockets."""
+async def crowd(target: Target, *, sockets: int, events: int, group: str = "") -> dict[str, Any]:
+    """CPU per delivery of `events` messages, one after another, to `sockets` sockets: of one user, or of as many
+    members of a group."""
     tally = Tally()
     wake, remaining = asyncio.Event(), [0]
 
@@ -51,8 +66,10 @@ async def crowd(target: Target, *, sockets: int, events: int) -> dict[str, Any]:
         client.wake, client.remaining = wake, remaining
         return client
 
-    receivers: list[Client] = await open_clients(target.urls(["fanout-crowd"] * sockets), make)
-    (sender,) = await open_clients(target.urls(["fanout-sender"]), lambda: Client(target.dialect, tally))
+    users = group_members(sockets) if group else ["fanout-crowd"] * sockets
+    receivers: list[Client] = await open_clients(target.urls(users), make)
+    writes = "fanout-owner" if group else "fanout-sender"
+    (sender,) = await open_clients(target.urls([writes]), lambda: Client(target.dialect, tally))
     sender.peer = "fanout-crowd"
     durations: list[float] = []
 
@@ -60,7 +77,13 @@ async def crowd(target: Target, *, sockets: int, events: int) -> dict[str, Any]:
         wake.clear()
         remaining[0] = sockets
         start = time.perf_counter()
-        sender.send_message(BODY)
+        if group:
+            sender.say(
+                b'{"type":"send","ref":"r","to":{"conversation":"%b"},"client_id":"%b","body":"%b"}'
+                % (group.encode(), str(uuid.uuid4()).encode(), BODY)
+            )
+        else:
+            sender.send_message(BODY)
         await asyncio.wait_for(wake.wait(), PATIENCE)
         durations.append(time.perf_counter() - start)
 

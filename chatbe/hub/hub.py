@@ -517,7 +517,8 @@ class Hub:
         """Read what is missing from the database until nothing waits; once per process and conversation."""
         try:
             await asyncio.sleep(patience)
-            while topic.waiting or topic.position < topic.target:
+            complete = True
+            while topic.waiting or topic.position < topic.target or not complete:
                 target, waiting = topic.target, list(topic.waiting or ())
                 try:
                     followers = {user.key: since for user, since in (topic.since or {}).items()}
@@ -526,7 +527,9 @@ class Hub:
                     await asyncio.sleep(1.0)
                     continue
                 self._fill(topic, gap, followers)
-                if gap.complete:
+                # A page may reach the target and end before the head, of which nobody has told.
+                complete = gap.complete
+                if complete:
                     self._drop_unknown(topic, waiting)
                     if topic.target == target:
                         # Not so if a further head became known meanwhile: the read may have been before it.

@@ -33,6 +33,8 @@ class Workload:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopped = asyncio.Event()
         self._extra: set[asyncio.Task[None]] = set()
+        self._asking: dict[asyncio.Task[None], Device] = {}
+        """Changes that wait for their answers; those of devices that are away, until they are back."""
         self._readers = [asyncio.create_task(self._read(device)) for device in world.devices]
 
     async def found_groups(self) -> None:
@@ -73,7 +75,8 @@ class Workload:
                 for send in device.sends.values()
                 if send.outcome == "pending"
             ]
-            if not waiting and not self._extra:
+            asking = any(not device.asleep for device in self._asking.values())
+            if not waiting and not self._extra and not asking:
                 return True
             if asyncio.get_running_loop().time() > deadline:
                 return False
@@ -83,9 +86,10 @@ class Workload:
     async def close(self) -> None:
         """End all of it."""
         await self.stop()
-        for task in (*self._readers, *self._extra):
+        tasks = [*self._readers, *self._extra, *self._asking]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._readers, *self._extra, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- writing -----------------------------------------------------------------------------------
 
@@ -137,7 +141,9 @@ class Workload:
             self._random.random() < 0.7, self.world.now(),
         )  # fmt: skip
         self.world.history.changes.append(change)
-        self._run_extra(self._ask_for(device, change))
+        task = asyncio.create_task(self._ask_for(device, change))
+        self._asking[task] = device
+        task.add_done_callback(self._asking.pop)
 
     async def _ask_for(self, device: Device, change: Change) -> None:
         client, place = device.client, (change.conversation, change.seq)

@@ -425,6 +425,15 @@ def test_who_is_no_longer_a_member_gets_nothing_more_and_reads_on_from_there(
     assert room.hub.topics == {}
 
 
+def test_a_gap_is_read_to_the_head_also_where_less_was_known_of(room: Room, alice: Socket) -> None:
+    room.database.page = 2
+    for rev in range(1, 6):
+        room.database.changes[rev] = rev
+    room.hub.note_head(C, 1)
+    room.pass_time(1.0)
+    assert alice.sent() == [1, 2, 3, 4, 5]
+
+
 def test_the_end_of_a_membership_comes_in_its_place(room: Room, alice: Socket) -> None:
     bob = room.socket("bob")
     room.follow(bob)
