@@ -147,6 +147,13 @@ def blocked_either_way(*, one: UUID, other: UUID) -> bool:
     return Block.objects.filter(Q(blocker=one, blocked=other) | Q(blocker=other, blocked=one)).exists()
 
 
+def blocks_around(*, users: Collection[UUID]) -> set[tuple[UUID, UUID]]:
+    """Of each user: those whom they have blocked, and those who have blocked them. One query."""
+    rows = Block.objects.filter(Q(blocker__in=users) | Q(blocked__in=users)).values_list("blocker", "blocked")
+    asked = set(users)
+    return {pair for one, other in rows for pair in ((one, other), (other, one)) if pair[0] in asked}
+
+
 def blockers_of(*, user: UUID) -> QuerySet[User]:
     """Those who have blocked a user."""
     return User.objects.filter(blocks__blocked=user)

@@ -51,6 +51,9 @@ export_hooks: dict[str, Callable[[UUID], Any]] = {}
 block_hooks: list[Callable[[UUID, UUID], None]] = []
 """Called with (blocker, blocked) in the transaction of a block, so that what it forbids can be locked out."""
 
+unblock_hooks: list[Callable[[UUID, UUID], None]] = []
+"""Called with blocker and blocked when a block is taken back, in its transaction."""
+
 receipts_hooks: list[Callable[[UUID], None]] = []
 """Called with the id of a user who has turned read receipts on, after the commit."""
 
@@ -608,6 +611,8 @@ def block_remove(*, blocker: User, username: str) -> None:
         deleted, _ = Block.objects.filter(blocker=blocker, blocked=blocked).delete()
         if deleted:
             control_revs_raise(blocker.id, blocked.id)
+            for hook in unblock_hooks:
+                hook(blocker.id, blocked.id)
             _relation_changed(blocker.id, blocked.id)
 
 

@@ -24,6 +24,7 @@ class MessagingConfig(AppConfig):
         registry.reads_from(sync.DatabaseSource())
         registry.epoch_by(stream.epoch)
         accounts.block_hooks.append(services.conversation_direct_lock)
+        accounts.unblock_hooks.append(services.marks_reveal)
         accounts.receipts_hooks.append(lambda user_id: services.marks_show(user_id=user_id))
         accounts.erasure_hooks.append(erasure.erase)
         accounts.export_hooks["messaging"] = erasure.export

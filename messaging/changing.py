@@ -115,7 +115,9 @@ class Held:
         self.row.save(update_fields=[*_COUNTERS, *_STATE])
         if self._state is not None:
             (state,) = selectors.conversation_objects([self.row.pk]).values()
+            # As it was at this rev: what is said about the change comes after it.
             state.rev = self._state.rev
+            state.last_seq -= len(self._messages)
             self._state.event = frames.Conversation(state)
             self.told.append(self._state)
         for message in Message.objects.bulk_create(self._messages):

@@ -1,8 +1,8 @@
 """What becomes of a person's conversations when their account is erased, and what they can take away.
 
-Their messages stay, without a sender; their memberships end. Each message that loses its sender or
-a reaction and each membership that ends takes a rev, so that whoever syncs hears of it. A group that loses its
-owner gets another.
+Their messages stay, without a sender; their memberships end. Each message that loses its sender, a
+reaction or a mention and each membership that ends takes a rev, so that whoever syncs hears of it. A
+group that loses its owner gets another.
 """
 
 from __future__ import annotations
@@ -31,7 +31,15 @@ AT_ONCE: Final = 500
 # Whatever names the user. Each statement is one, since a person may have written a million messages.
 _NAMING: Final = """
     SELECT id FROM messaging_message WHERE sender_id = %(user)s
-     UNION SELECT message_id FROM messaging_reaction WHERE user_id = %(user)s"""
+     UNION SELECT message_id FROM messaging_reaction WHERE user_id = %(user)s
+     UNION SELECT message_id FROM messaging_mention WHERE user_id = %(user)s
+     UNION SELECT message.id
+             FROM messaging_membership AS membership
+             JOIN messaging_mention AS everyone
+               ON everyone.conversation_id = membership.conversation_id AND everyone.user_id IS NULL
+             JOIN messaging_message AS message ON message.id = everyone.message_id
+            WHERE membership.user_id = %(user)s
+              AND ' ' || message.mentions || ' ' LIKE '%% ' || %(pattern)s || ' %%' ESCAPE '!'"""
 _COUNT: Final = f"""
     SELECT conversation_id, count(*) FROM messaging_message WHERE id IN ({_NAMING}) GROUP BY conversation_id"""  # noqa: S608 - a constant
 _TAKE_AWAY: Final = f"""
@@ -39,6 +47,7 @@ _TAKE_AWAY: Final = f"""
        SET rev = conversation.head_rev + numbered.place,
            body = CASE WHEN message.sender_id = %(user)s AND message.kind = 'system'
                        THEN 'Someone' || substr(message.body, length(%(name)s) + 1) ELSE message.body END,
+           mentions = nullif(trim(replace(' ' || message.mentions || ' ', ' ' || %(name)s || ' ', ' ')), ''),
            sender_id = CASE WHEN message.sender_id = %(user)s THEN NULL ELSE message.sender_id END,
            reacted = EXISTS (SELECT 1 FROM messaging_reaction AS other
                               WHERE other.message_id = message.id AND other.user_id <> %(user)s)
@@ -85,8 +94,9 @@ def erase(user_id: UUID) -> None:
 
 
 def _take_away_name(user_id: UUID, name: str) -> dict[UUID, int]:
-    """Take a user off their messages and reactions. Returns how many messages changed in each conversation."""
-    parameters = {"user": _parameter(user_id), "name": name}
+    """Take a user off messages, reactions and mentions. Returns how many messages changed in each conversation."""
+    # An underscore stands for any character.
+    parameters = {"user": _parameter(user_id), "name": name, "pattern": name.replace("_", "!_")}
     with connection.cursor() as cursor:
         cursor.execute(_COUNT, parameters)
         counts = {key if isinstance(key, UUID) else UUID(key): count for key, count in cursor.fetchall()}

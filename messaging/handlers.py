@@ -409,7 +409,7 @@ class MessagingPart:
                     typist.audience = await self.node.call(
                         stream.typing_audience, user=identity.user_id, conversation=UUID(key[0])
                     )
-                    if not typist.types:
+                    if typist.types == typist.told:
                         # It has ended before anybody was told.
                         break
                 users, group = typist.audience

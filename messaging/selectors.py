@@ -6,7 +6,7 @@ make the contract's objects from rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -17,11 +17,12 @@ from django.db.models import Count, F, IntegerField, OuterRef, Q, QuerySet, Subq
 from django.db.models.functions import Coalesce, Greatest, RowNumber
 from msgspec import UNSET, UnsetType
 
-from accounts.models import User
+from accounts import selectors as accounts
+from accounts.models import Block, User
 from chatbe.core import clock
 from chatbe.core.errors import NotFound
 from chatbe.wire import frames
-from messaging.models import UNCOUNTED, Conversation, Membership, Mention, Message, Reaction
+from messaging.models import UNCOUNTED, Conversation, Membership, Mention, Message, Reaction, pair_key
 
 MEMBERS_NAMED: Final = 100
 """So many members a conversation object names."""
@@ -37,7 +38,8 @@ class MyConversation(frames.ConversationObject):
 
     `unread` counts others' undeleted text messages after `read_seq`, `unread_mentions` those of them that
     mention me. The `peer_` marks are there in a direct conversation only, and null once the other's
-    account is erased; `peer_read_seq` is 0 where either has turned read receipts off.
+    account is erased; `peer_read_seq` is 0 where either has turned read receipts off, both are where either
+    has blocked the other.
     """
 
     role: str
@@ -246,7 +248,7 @@ def conversation_objects(ids: Sequence[UUID]) -> dict[UUID, frames.ConversationO
 
 
 def my_conversation(*, user: User, conversation: UUID) -> MyConversation:
-    """One conversation with what is the user's. Raises `NotFound` to who is not a member. Three queries."""
+    """One conversation with what is the user's. Raises `NotFound` to who is not a member. Four queries."""
     found = list(_mine(user).filter(conversation=conversation))
     if not found:
         raise NotFound
@@ -256,7 +258,7 @@ def my_conversation(*, user: User, conversation: UUID) -> MyConversation:
 def conversation_page(
     *, user: User, later_than: Position | None = None, earlier_than: Position | None = None, limit: int
 ) -> ConversationPage:
-    """The user's conversations by latest activity, those that have begun. Three queries.
+    """The user's conversations by latest activity, those that have begun. Four queries.
 
     The page is the one just before `later_than` in the list, just after `earlier_than`, or the
     first. What becomes active while somebody pages moves to the list's beginning, and nothing else moves.
@@ -357,7 +359,19 @@ def readers_of(*, membership: Membership, seq: int) -> QuerySet[Membership]:
     readers = members_of(membership=membership).filter(
         read_seq__gte=seq, created_at__lte=created_at, user__read_receipts=True
     )
+    if membership.conversation.kind == Conversation.Kind.DIRECT:
+        blocked = accounts.blocks_around(users=[membership.user_id])
+        readers = readers.exclude(user__in=[other for _, other in blocked])
     return readers.exclude(user=sender)
+
+
+def pairs_blocked(pairs: Collection[str]) -> set[str]:
+    """Those of these direct conversations' `pair`s of whom one has blocked the other. At most one query."""
+    if not pairs:
+        return set()
+    people = {UUID(user) for pair in pairs for user in pair.split(":")}
+    rows = Block.objects.filter(blocker__in=people, blocked__in=people).values_list("blocker", "blocked")
+    return {pair_key(one, other) for one, other in rows}.intersection(pairs)
 
 
 def _position(row: Membership) -> Position:
@@ -365,7 +379,7 @@ def _position(row: Membership) -> Position:
 
 
 def _my_objects(memberships: Sequence[Membership]) -> list[MyConversation]:
-    """The objects of rows of `_mine`, in their order. Two queries."""
+    """The objects of one user's rows of `_mine`, in their order. Three queries."""
     ids = [row.conversation_id for row in memberships]
     last_rows = Message.objects.filter(conversation__in=ids, seq=F("conversation__last_seq"))
     last = {
@@ -373,12 +387,17 @@ def _my_objects(memberships: Sequence[Membership]) -> list[MyConversation]:
         for message in (messages_from_rows(last_rows.values_list(*MESSAGE_FIELDS)) if ids else [])
     }
     members = _members(ids)
+    direct = [row for row in memberships if row.conversation.kind == Conversation.Kind.DIRECT]
+    blocked = accounts.blocks_around(users=[direct[0].user_id]) if direct else set()
     return [
-        _my_object(row, members[row.conversation_id], last.get(row.conversation_id)) for row in memberships
+        _my_object(row, members[row.conversation_id], last.get(row.conversation_id), blocked)
+        for row in memberships
     ]
 
 
-def _my_object(row: Membership, members: _Members, message: frames.MessageObject | None) -> MyConversation:
+def _my_object(
+    row: Membership, members: _Members, message: frames.MessageObject | None, blocked: set[tuple[UUID, UUID]]
+) -> MyConversation:
     conversation = row.conversation
     mine = MyConversation(
         id=str(conversation.id),
@@ -402,7 +421,9 @@ def _my_object(row: Membership, members: _Members, message: frames.MessageObject
     )
     if conversation.kind == Conversation.Kind.DIRECT:
         others = [
-            (read if shown and row.user.read_receipts else 0, delivered)
+            (0, 0)
+            if (row.user_id, user) in blocked
+            else (read if shown and row.user.read_receipts else 0, delivered)
             for user, read, delivered, shown in members.marks
             if user != row.user_id
         ]

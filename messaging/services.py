@@ -7,7 +7,7 @@ through a backend; either way it is the same batch (see `messaging.writer`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID, uuid4
 
@@ -81,6 +81,8 @@ class Mark:
     """Whether others see what they have read."""
     was_delivered: bool
     """Whether the delivered mark moved too."""
+    blocked: bool = False
+    """In a direct conversation of whose two one has blocked the other, neither is told of the other's marks."""
 
     @property
     def identity(self) -> str:
@@ -453,12 +455,21 @@ def marks_move(*, moves: dict[MarkKey, tuple[int, int]]) -> dict[MarkKey, Mark |
                 result[key] = _mark(row, was_delivered=was_delivered)
         if moved:
             Membership.objects.bulk_update(moved, ["read_seq", "delivered_seq"])
-            if connection.vendor == "postgresql":
-                # So that every process finds the receipts that the bus loses (see `messaging.tails`).
-                marks = [astuple(mark) for mark in result.values() if mark is not None]
-                with connection.cursor() as cursor:
-                    cursor.execute(LOG_MARKS, [msgspec.json.encode(marks).decode()])
+            blocked = selectors.pairs_blocked(
+                {row.conversation.pair for row in moved if row.conversation.pair}
+            )
+            for key, mark in result.items():
+                if mark is not None and mark.pair in blocked:
+                    result[key] = replace(mark, blocked=True)
+            _log([mark for mark in result.values() if mark is not None])
     return result
+
+
+def _log(marks: Sequence[Mark]) -> None:
+    """Let every process find the receipts that the bus loses (see `messaging.tails`)."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(LOG_MARKS, [msgspec.json.encode([astuple(mark) for mark in marks]).decode()])
 
 
 def _mark(row: Membership, *, was_delivered: bool) -> Mark:
@@ -512,6 +523,14 @@ def _receipts(mark: Mark, leave_out: str = "") -> Iterator[tuple[str, fanout.Env
     both sides let be seen."""
     event = frames.Receipt(mark.conversation, mark.username, mark.read, mark.delivered)
     discreet = frames.Receipt(mark.conversation, mark.username, 0, mark.delivered)
+    if mark.blocked:
+        yield (
+            fanout.user_group(mark.user),
+            fanout.user_envelope(
+                mark.user, event, leave_out=leave_out, in_stream=True, identity=mark.identity
+            ),
+        )
+        return
     told = event if mark.shown else discreet
     # Who does not let it be seen sees nobody's, either.
     reserved = discreet if mark.was_delivered else None
@@ -546,6 +565,19 @@ def _receipts(mark: Mark, leave_out: str = "") -> Iterator[tuple[str, fanout.Env
         )
 
 
+def marks_reveal(one: UUID, other: UUID) -> None:
+    """Tell two people each other's marks in their direct conversation, which a block has hidden so far; in its
+    transaction."""
+    rows = Membership.objects.select_related("conversation", "user").filter(
+        conversation__pair=pair_key(one, other), active=True, conversation__head_rev__gt=0
+    )
+    marks = [_mark(row, was_delivered=True) for row in rows.order_by("user_id")]
+    # The other may have blocked too.
+    if marks and not accounts.blocked_either_way(one=one, other=other):
+        _log(marks)
+        transaction.on_commit(lambda: publish_marks(marks), robust=True)
+
+
 def marks_show(*, user_id: UUID) -> None:
     """Tell all marks of someone who has turned read receipts on: others have not seen them so far."""
     rows = (
@@ -553,4 +585,7 @@ def marks_show(*, user_id: UUID) -> None:
         .filter(user=user_id, active=True, conversation__head_rev__gt=0, read_seq__gt=0)
         .order_by("conversation_id")
     )
-    publish_marks([_mark(row, was_delivered=False) for row in rows])
+    blocked = selectors.pairs_blocked({row.conversation.pair for row in rows if row.conversation.pair})
+    publish_marks([
+        _mark(row, was_delivered=False) for row in rows if row.conversation.pair not in blocked
+    ])  # fmt: skip

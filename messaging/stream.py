@@ -68,8 +68,9 @@ class Stream:
         late = self.state_rev > self.joined_rev
         if ended or rev < 0 or self.hidden_to:
             return Resumption(self.joined_rev if late else self.joined_rev - 1, ended=ended, opens=late)
-        # It asks for what was before the joining too, and may see it.
-        return Resumption(rev, opens=late and rev < self.joined_rev - 1)
+        # It asks for what was before the joining too, and may see it. Where it is past its leaving (or the
+        # beginning) it has been told the state, and has read on from there.
+        return Resumption(rev, opens=late and rev == self.left_rev and rev < self.joined_rev - 1)
 
     def from_the_beginning(self) -> Resumption:
         """How the stream begins for a client that asks for all that the member may see."""
@@ -228,10 +229,10 @@ def ended(conversation: str, *, rev: int, created_at: datetime) -> frames.Conver
     )
 
 
-def opened(at: Mapping[str, int]) -> list[frames.Event]:
+def opened(at: Mapping[str, int]) -> list[frames.Conversation]:
     """The state of conversations before any row is read, each at the rev that its stream begins with."""
     objects = selectors.conversation_objects([UUID(conversation) for conversation in at])
-    events: list[frames.Event] = []
+    events: list[frames.Conversation] = []
     for conversation, rev in at.items():
         state = objects.get(UUID(conversation))
         if state is not None:
@@ -380,9 +381,9 @@ def marks_of(
     users: Sequence[UUID], conversations: Collection[str] | None = None
 ) -> list[dict[str, selectors.Marks]]:
     """Of each user: what they may know of the (read, delivered) of active members in their conversations that
-    have begun, or in some of these; one statement for all.
+    have begun, or in some of these; two statements for all.
 
-    In large groups, one's own only.
+    In large groups, one's own only. In a direct conversation of whose two one has blocked the other, nothing of theirs.
     """
     rows = Membership.objects.filter(
         Q(conversation__member_count__lte=selectors.RECEIPTS_TOLD)
@@ -397,14 +398,17 @@ def marks_of(
     members = list(
         rows.order_by("conversation_id", "user_id").values_list(
             "conversation__memberships__user_id", "conversation_id", "user_id", "user__username",
-            "read_seq", "delivered_seq", "user__read_receipts",
+            "read_seq", "delivered_seq", "conversation__kind", "user__read_receipts",
         )
     )  # fmt: skip
     reserved = {reader for reader, _, member, *_, shown in members if reader == member and not shown}
+    blocked = accounts.blocks_around(users=users)
     marks: dict[UUID, dict[str, selectors.Marks]] = {user: {} for user in users}
-    for reader, conversation, member, username, read_seq, delivered_seq, shown in members:
+    for reader, conversation, member, username, read_seq, delivered_seq, kind, shown in members:
         hidden = member != reader and (reader in reserved or not shown)
         told = (0 if hidden else read_seq, delivered_seq)
+        if kind == Conversation.Kind.DIRECT and (reader, member) in blocked:
+            told = (0, 0)
         marks[reader].setdefault(str(conversation), {})[username] = told
     return [marks[user] for user in users]
 
@@ -474,18 +478,24 @@ def changes(
     *, user_id: UUID, conversation: UUID, since: int, limit: int
 ) -> tuple[list[frames.Event], int, bool]:
     """What changed in a conversation after `since`: events in rev order, the rev to go on from, and whether
-    there is more. Raises `NotFound` for those who are not members."""
+    there is more; of a `since` that is ahead of the database, that it was reset. Raises `NotFound` for those who are
+    not members."""
     found = _streams(Membership.objects.filter(user=user_id, conversation=conversation, active=True))
     if not found:
         raise NotFound
     (item,) = found
+    if since > item.head:
+        (event,) = opened({item.conversation: item.head})
+        event.reset = True
+        return [event], item.head, False
     events: list[frames.Event] = []
     resumption = item.resume(since)
-    since = resumption.start
     if resumption.ended:
         events.append(ended(item.conversation, rev=item.left_rev, created_at=item.created_at))
-    if resumption.opens:
-        events += opened({item.conversation: since})
+    if resumption.opens and resumption.start > since:
+        # Else nothing of theirs is skipped, and the state comes at its own rev.
+        events += opened({item.conversation: resumption.start})
+    since = resumption.start
     if since >= item.head:
         return events, max(item.head, since), False
     want = Wanted(item.conversation, since, item.head, item.state_rev, item.hidden_to)

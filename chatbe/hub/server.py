@@ -794,7 +794,8 @@ class Channel(HTTPChannel):
 
     def _end(self, status: HTTPStatus, detail: str) -> None:
         self.clearLineBuffer()
-        self.dataReceived = _ignore  # type: ignore[method-assign]  # what the client goes on to send
+        # What the client goes on to send.
+        self.dataReceived = _ignore
         _refuse(self.transport, status, detail)
 
 

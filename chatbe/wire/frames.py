@@ -97,7 +97,8 @@ class ConversationObject(Struct):
 
     `history` says what who joins a group may read: `joined` (from joining on) or `all`. Messages up to
     `purged_seq` are gone for good, as they were older than this server keeps them: drop those too that
-    were received before.
+    were received before. `last_seq` may be ahead of `rev`: it is as it was when the object was read,
+    and the messages up to it follow in the stream.
     """
 
     id: Id

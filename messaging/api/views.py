@@ -383,7 +383,11 @@ class ChangesView(APIView):
         ],
     )
     def get(self, request: Request, conversation: UUID) -> Response:
-        """What a socket's `sync` gives, in rev order; each changed thing once, in its latest state."""
+        """What a socket's `sync` gives, in rev order; each changed thing once, in its latest state.
+
+        A `since` that is ahead of the database (it was restored from an older state) is answered with one
+        `conversation` event with `reset: true`: drop what you hold, page the history, go on from `rev`.
+        """
         events, rev, more = stream.changes(
             user_id=current_user(request).pk,
             conversation=conversation,

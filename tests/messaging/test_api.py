@@ -14,6 +14,7 @@ from rest_framework.test import APIClient
 
 from accounts.models import Block, Contact
 from chatbe.hub import fanout
+from messaging import groups
 from messaging.api.views import OpenThrottle, SendThrottle
 from messaging.models import Conversation, Membership, Message
 from tests.messaging.conftest import World, consistent
@@ -243,8 +244,8 @@ def test_queries_are_constant(world: World) -> None:
                 counts.setdefault(url.replace(str(key), "id"), []).append(len(captured))
     # The first of each is the session's.
     assert counts == {
-        "/v1/conversations": [4, 4],
-        "/v1/conversations/id": [4, 4],
+        "/v1/conversations": [5, 5],
+        "/v1/conversations/id": [5, 5],
         "/v1/conversations/id/messages": [3, 3],
         "/v1/conversations/id/changes": [3, 3],
     }
@@ -450,6 +451,47 @@ def test_changes_come_as_events_in_rev_order(world: World) -> None:
     assert (
         bob.get(url).json()["results"][0]["message"] == bob.get(path(key, "/messages")).json()["results"][0]
     )
+
+
+def event_revs(page: dict[str, Any]) -> list[int]:
+    return [event.get("message", event.get("conversation"))["rev"] for event in page["results"]]
+
+
+@pytest.mark.parametrize("group", [False, True])
+def test_a_rev_ahead_of_the_database_is_answered_with_a_reset(world: World, group: bool) -> None:
+    alice, bob = world.friends("alice", "bob")
+    key = world.group(alice, bob).pk if group else UUID(world.say(alice, "bob", "one")[0].conversation)
+    head = Conversation.objects.get(pk=key).head_rev
+    page = bob.get(path(key, "/changes"), since=head + 1).json()
+    (event,) = page["results"]
+    assert (event["type"], event["reset"], event["conversation"]["rev"]) == ("conversation", True, head)
+    assert (page["rev"], page["more"]) == (head, False)
+    assert bob.get(path(key, "/changes"), since=head).json() == {"results": [], "rev": head, "more": False}
+
+
+@pytest.mark.parametrize("history", ["joined", "all"])
+@pytest.mark.parametrize("limit", [1, 2, 50])
+def test_changes_rise_for_who_was_away_for_a_membership(
+    world: World, fanned_out: list[fanout.Envelope], history: str, limit: int
+) -> None:
+    alice, bob, _ = world.friends("alice", "bob", "carol")
+    key = groups.group_create(owner=alice.user, title="One", usernames=["bob"], history=history).pk
+    world.say(alice, key, "one", "two", "three")
+    groups.member_remove(actor=alice.user, conversation=key, username="bob")
+    world.say(alice, key, "four", "five", "six")
+    groups.members_add(actor=alice.user, conversation=key, usernames=["bob"])
+    groups.group_update(actor=alice.user, conversation=key, title="Two")
+    world.say(alice, key, "seven")
+    head = Conversation.objects.get(pk=key).head_rev
+    for start in range(head + 1):
+        revs, since, more = [start], start, True
+        while more:
+            page = bob.get(path(key, "/changes"), since=since, limit=limit).json()
+            assert page["rev"] >= since
+            revs += event_revs(page)
+            since, more = page["rev"], page["more"]
+        assert revs == sorted(set(revs)), (start, revs)
+        assert since == head
 
 
 def test_a_read_mark_moves_forward_only_and_not_beyond_the_end(

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from accounts import services as accounts
 from accounts.models import User
 from chatbe.hub import fanout
-from messaging import erasure, stream
+from messaging import erasure, groups, stream
 from messaging.models import Conversation, Membership, Message
 from tests.messaging.conftest import World, consistent
 from tests.support.http import Device
@@ -86,6 +86,33 @@ def test_each_conversation_has_its_own_revs(
     assert told == {
         str(first): (3, False), str(second): (3, False), str(group): (6, True), str(left): (3, True),
     }  # fmt: skip
+
+
+def test_nobody_is_mentioned_who_is_gone(
+    world: World, fanned_out: list[fanout.Envelope], django_capture_on_commit_callbacks: Any
+) -> None:
+    names = ("alice_b", "bob", "carol", "alicexb")
+    alice, bob, carol, _ = world.friends(*names)
+    group = groups.group_create(owner=bob.user, title="One", usernames=names).pk
+    said = world.say(
+        bob,
+        group,
+        "@alice_b",
+        "@carol, @alice_b and @alicexb",
+        "@all and @alice_b",
+        "@all and @alicexb",
+        "nobody",
+    )
+    assert [len(message.mentions or ()) for message in said] == [1, 3, 2, 2, 0]
+    head = Conversation.objects.get(pk=group).head_rev
+    with django_capture_on_commit_callbacks(execute=True):
+        accounts.user_erase(user_id=alice.user.pk)
+    page = carol.get(f"/v1/conversations/{group}/messages").json()["results"]
+    assert [message.get("mentions") for message in page] == [
+        None, ["alicexb", "carol"], ["all"], ["all", "alicexb"], None,
+    ]  # fmt: skip
+    assert [rev for rev, _ in events(carol, group, head)] == [head + 1, head + 2, head + 3, head + 4]
+    consistent(group)
 
 
 def test_the_other_can_go_on_reading(world: World, fanned_out: list[fanout.Envelope]) -> None:

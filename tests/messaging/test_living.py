@@ -401,6 +401,49 @@ def test_turning_receipts_on_again_tells_what_was_hidden(
     assert readers(talk.alice, talk, 1) == ["carol"]
 
 
+def test_marks_do_not_cross_a_block(
+    talk: Talk, fanned_out: list[fanout.Envelope], django_capture_on_commit_callbacks: Any
+) -> None:
+    alice, bob = talk.alice, talk.bob
+    direct = UUID(talk.world.say(alice, "bob", "one", "two")[0].conversation)
+    talk.world.say(bob, direct, "three")
+    accounts.block_add(blocker=bob.user, username="alice")
+    fanned_out.clear()
+    for key in (direct, talk.key):
+        with django_capture_on_commit_callbacks(execute=True):
+            services.mark_read(user=alice.user, conversation=key, seq=3)
+            services.mark_read(user=bob.user, conversation=key, seq=3)
+    told = {
+        (envelope["u"], msgspec.json.decode(envelope["d"])["username"])
+        for envelope in fanned_out
+        if envelope["k"] == "e"
+    }
+    assert told == {(str(alice.user.pk), "alice")}
+    # In a group nothing is hidden.
+    assert [msgspec.json.decode(each["d"])["username"] for each in fanned_out if each["k"] == "t"] == [
+        "alice"
+    ]
+    for device, name, other in ((alice, "alice", "bob"), (bob, "bob", "alice")):
+        mine = device.get(f"/v1/conversations/{direct}").json()
+        assert (mine["peer_read_seq"], mine["peer_delivered_seq"], mine["read_seq"]) == (0, 0, 3)
+        (marks,) = stream.marks_of([device.user.pk])
+        assert marks[str(direct)] == {name: (3, 3), other: (0, 0)}
+        assert marks[str(talk.key)][other] != (0, 0)
+        path = f"/v1/conversations/{direct}/messages/1/readers"
+        assert other not in [reader["username"] for reader in device.get(path).json()["results"]]
+    fanned_out.clear()
+    with django_capture_on_commit_callbacks(execute=True):
+        accounts.block_remove(blocker=bob.user, username="alice")
+    told = {
+        (envelope["u"], msgspec.json.decode(envelope["d"])["username"])
+        for envelope in fanned_out
+        if envelope["k"] == "e"
+    }
+    names = {str(alice.user.pk): "alice", str(bob.user.pk): "bob"}
+    assert told == {(user, name) for user in names for name in names.values()}
+    assert alice.get(f"/v1/conversations/{direct}").json()["peer_read_seq"] == 3
+
+
 # --- mute and typing -------------------------------------------------------------------------------
 
 
