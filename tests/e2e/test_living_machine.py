@@ -68,6 +68,7 @@ class Machine(RuleBasedStateMachine):
     cast: list[Person]
     devices: list[Device]
     deployment: Deployment
+    purged = False
 
     @initialize(history=st.sampled_from(["joined", "all"]), others=st.sets(st.integers(1, 3)))
     def begin(self, history: str, others: set[int]) -> None:
@@ -133,7 +134,10 @@ class Machine(RuleBasedStateMachine):
             assert answer["type"] == "ack" or answer["code"] == "not_found", answer
 
     @rule(seq=SEQS)
+    @precondition(lambda self: not self.purged)
     def purge(self, seq: int) -> None:
+        # A process each time: once per example.
+        self.purged = True
         self.deployment.manage(
             "shell", "--no-imports", "-c",
             "from datetime import timedelta; from uuid import UUID; from chatbe.core import clock;"
