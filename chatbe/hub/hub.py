@@ -527,6 +527,9 @@ class Hub:
                     await asyncio.sleep(1.0)
                     continue
                 self._fill(topic, gap, followers)
+                if not topic.members:
+                    # That was the last who followed it here: nothing is read for nobody.
+                    return
                 # A page may reach the target and end before the head, of which nobody has told.
                 complete = gap.complete
                 if complete:
