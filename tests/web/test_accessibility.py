@@ -55,7 +55,7 @@ def test_no_view_has_a_serious_violation(
     page.get_by_role("button", name="Create account").click()
     page.locator(".field-error:not(:empty)").first.wait_for()
     judge("sign up, with errors")
-    one.sign_in(alice.username)
+    one.sign_in(alice)
     page.locator(".conversation .badge").wait_for()
     page.locator(".requests").wait_for()
     judge("chats")
