@@ -90,9 +90,10 @@ def begin(world: World, wire: Wire, revs: dict[str, int] | None = None) -> None:
 
 
 def last_rev(wire: Wire) -> int:
-    return max(
+    revs: list[int] = [
         frame[frame["type"]]["rev"] for frame in wire.frames if frame["type"] in {"message", "conversation"}
-    )
+    ]
+    return max(revs)
 
 
 @pytest.mark.parametrize("back", [False, True])

@@ -462,10 +462,11 @@ class World:
         """End everything; raises what failed in the background."""
 
         async def end() -> None:
-            tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            # Some begin others as they end.
+            while tasks := [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
         served = [task.exception() for task in self._served if task.done() and not task.cancelled()]
         self.run(end())
