@@ -37,15 +37,15 @@ def static_files(
         if known is None or known[0] != version:
             whole = _content(response)
             if not SMALLEST <= len(whole) <= LARGEST:
-                return HttpResponse(whole, headers=response.headers)
+                _put(response, whole)
+                return response
             known = kept[request.path_info] = (version, gzip.compress(whole, _LEVEL, mtime=0))
-        response.close()
-        compressed = HttpResponse(known[1], headers=dict(response.headers))
-        compressed["Content-Encoding"] = "gzip"
-        compressed["Content-Length"] = str(len(known[1]))
-        if "ETag" in compressed:
-            compressed["ETag"] = "W/" + compressed["ETag"].removeprefix("W/")
-        return compressed
+        _put(response, known[1])
+        response.headers["Content-Encoding"] = "gzip"
+        response.headers["Content-Length"] = str(len(known[1]))
+        if "ETag" in response.headers:
+            response.headers["ETag"] = "W/" + response.headers["ETag"].removeprefix("W/")
+        return response
 
     return answer
 
@@ -66,3 +66,11 @@ def _content(response: HttpResponseBase) -> bytes:
     if isinstance(response, StreamingHttpResponse):
         return b"".join(cast("Iterable[bytes]", response.streaming_content))
     return cast("HttpResponse", response).content
+
+
+def _put(response: HttpResponseBase, content: bytes) -> None:
+    """In the same response, since it alone closes its file when it has been sent."""
+    if isinstance(response, StreamingHttpResponse):
+        response.streaming_content = [content]
+    else:
+        cast("HttpResponse", response).content = content

@@ -1,6 +1,7 @@
 """Static files are compressed, and nothing else."""
 
 import gzip
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -12,20 +13,20 @@ SOURCE = (settings.BASE_DIR / "clients/js/src/chatbe.js").read_bytes()
 pytestmark = pytest.mark.pure
 
 
-def body(response: object) -> bytes:
-    streamed = getattr(response, "streaming_content", None)
-    return b"".join(streamed) if streamed is not None else response.content  # type: ignore[attr-defined]  # a response
+def body(response: Any) -> bytes:
+    return b"".join(response.streaming_content) if response.streaming else bytes(response.content)
 
 
 def test_a_static_file_is_compressed_for_those_who_take_it() -> None:
     for _ in range(2):  # made, and kept
         answer = Client().get(ADDRESS, headers={"Accept-Encoding": "gzip, deflate, br"})
         assert answer["Content-Encoding"] == "gzip"
-        assert answer["Content-Length"] == str(len(body(answer)))
-        assert gzip.decompress(body(answer)) == SOURCE
+        content = body(answer)
+        assert answer["Content-Length"] == str(len(content))
+        assert gzip.decompress(content) == SOURCE
         assert answer["Content-Type"].startswith("text/javascript")
         assert "Accept-Encoding" in answer["Vary"]
-        assert len(body(answer)) < len(SOURCE) / 3
+        assert len(content) < len(SOURCE) / 3
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,7 @@ def test_others_get_it_as_it_is(headers: dict[str, str]) -> None:
 
 def test_who_has_it_already_and_who_asks_for_a_part_get_that() -> None:
     first = Client().get(ADDRESS, headers={"Accept-Encoding": "gzip"})
+    assert body(first)
     again = Client().get(
         ADDRESS, headers={"Accept-Encoding": "gzip", "If-Modified-Since": first["Last-Modified"]}
     )
@@ -52,3 +54,10 @@ def test_what_is_no_static_file_is_left_alone() -> None:
     answer = Client().get("/", headers={"Accept-Encoding": "gzip"})
     assert answer.status_code == 200
     assert "Content-Encoding" not in answer
+
+
+def test_a_small_file_is_sent_as_it_is() -> None:
+    for _ in range(2):
+        answer = Client().get("/static/web/theme.js", headers={"Accept-Encoding": "gzip"})
+        assert "Content-Encoding" not in answer
+        assert body(answer) == (settings.BASE_DIR / "web/theme.js").read_bytes()

@@ -49,7 +49,7 @@ def say(person: Person, identity: str, *bodies: str) -> None:
 
 def opened(device: Device, person: Person, identity: str) -> Page:
     """A signed-in page that shows a conversation."""
-    page = device.sign_in(person.username)
+    page = device.sign_in(person)
     page.evaluate(f"location.hash = '#/c/{identity}'")
     page.locator(".thread-head h2").wait_for()
     return page

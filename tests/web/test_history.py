@@ -48,7 +48,7 @@ def test_ten_thousand_messages_scroll(
 ) -> None:
     one, other, identity = long_talk
     hers = device(viewport={"width": 1000, "height": 800})
-    page = hers.sign_in(one.username)
+    page = hers.sign_in(one)
     page.evaluate(f"location.hash = '#/c/{identity}'")
     page.locator(".row").last.wait_for()
 
@@ -114,7 +114,7 @@ def test_what_is_said_while_an_empty_history_is_on_its_way(
 ) -> None:
     alice, bob = pair(servers)
     identity = group(alice, "Crew", bob)
-    page = device(servers[1]).sign_in(bob.username)
+    page = device(servers[1]).sign_in(bob)
 
     def answer_late(route: Route) -> None:
         answer = route.fetch()

@@ -165,6 +165,41 @@ test("unread counts are those of the server, and the list is by latest activity"
   assert.deepEqual([conversation.unread, conversation.lastMessage.body, conversation.peer(bob.username)], [2, "two", alice.username]);
 });
 
+test("who added me is listed until I answer", async (t) => {
+  const [alice, bob] = await Promise.all([Person.make(t, "alice"), Person.make(t, "bob")]);
+  await bob.addContact(alice.username);
+  assert.deepEqual((await alice.contactRequests()).map(({ username }) => username), [bob.username]);
+  await alice.addContact(bob.username);
+  assert.deepEqual(await alice.contactRequests(), []);
+});
+
+test("a group: made, spoken in, and its roles as they are told", async (t) => {
+  const [alice, bob] = await pair(t);
+  const joined = next(bob, "conversation", ({ conversation }) => conversation?.info.kind === "group");
+  const { id, info } = await alice.createGroup({ title: "Crew", members: [bob.username] });
+  assert.equal(info.role, "owner");
+  await joined;
+  assert.equal((await bob.loadConversation(id)).info.role, "member");
+  const promoted = next(bob, "conversation", ({ conversation }) => conversation?.info.role === "admin");
+  await alice.setRole(id, bob.username, "admin");
+  await promoted;
+  const heard = next(bob, "message", ({ message }) => message.body === "Who is in?");
+  const { seq } = await alice.send({ to: { conversation: id }, body: "Who is in?" });
+  await heard;
+  const read = next(alice, "receipt", ({ username, read: mark }) => username === bob.username && mark >= seq);
+  bob.markRead(id, seq);
+  await read;
+  const readers = (await alice.readers(id, seq)).map(({ username }) => username);
+  assert.ok(readers.includes(bob.username));
+  const changed = next(bob, "message", ({ message }) => message.reactions["🎉"]?.count === 1);
+  await alice.react(id, seq, "🎉");
+  await changed;
+  const left = next(bob, "conversation", ({ id: gone, conversation }) => gone === id && conversation === null);
+  await alice.removeMember(id, bob.username);
+  await left;
+  assert.equal(bob.conversations.has(id), false);
+});
+
 test("a device that is revoked stops at once", async (t) => {
   const [alice] = await pair(t);
   const other = new Person(t, "").client({ device: "a phone" });
