@@ -42,7 +42,7 @@ def _is_there(path: str) -> bool:
 @cache
 def _bucket() -> str:
     """The origin that answers for files, after a blank; empty where this server does."""
-    if getattr(settings, "CHATBE_ATTACHMENT_STORAGE", "files") != "s3":
+    if settings.CHATBE_ATTACHMENT_STORAGE != "s3":
         return ""
     address = urlsplit(storages["attachments"].url("picture"))
     return f" {address.scheme}://{address.netloc}"
