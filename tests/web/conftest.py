@@ -16,9 +16,9 @@ from tests.support.processes import AppServer, Deployment
 from tests.web.browser import MISSING, Device, chromium, executable
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Chromium, shared by all tests."""
+    """Chromium, shared by the tests of this folder. Not longer: while Playwright is there, its event loop runs."""
     if executable() is None:
         pytest.skip(MISSING)
     with chromium() as running:
