@@ -387,7 +387,8 @@ class SocketProtocol(WebSocketProtocol):
         """Bytes that the kernel has not taken yet."""
         # As `Connection.buffered`, without a further call: it is asked before each delivery.
         connection = self.transport
-        return len(connection.dataBuffer) - connection.offset + connection._tempDataLen  # noqa: SLF001
+        waiting: int = len(connection.dataBuffer) - connection.offset + connection._tempDataLen  # noqa: SLF001
+        return waiting
 
     def write_frames(self, data: bytes) -> None:
         """Write complete, unmasked frames; nothing is written once a close has begun."""
