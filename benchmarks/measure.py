@@ -83,6 +83,16 @@ class Meter:
         return {name: cpu_seconds(pid) for name, pid in self._processes.items()}
 
 
+def added(meters: Sequence[Meter]) -> Meter:
+    """One meter with the sums of several that have ended."""
+    first, *others = meters
+    for meter in others:
+        first.elapsed += meter.elapsed
+        first.own += meter.own
+        first.seconds = {name: value + meter.seconds[name] for name, value in first.seconds.items()}
+    return first
+
+
 def own_cpu_seconds() -> float:
     """CPU seconds of this process: the load's own cost."""
     usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -91,9 +91,10 @@ def marks(results: Mapping[str, Rounds]) -> list[Mark]:
             )
         group = f"group_{sockets}"
         if rounds.get("chatbe") and all(group in figures for figures in rounds["chatbe"]):
-            figures = merged(rounds["chatbe"])
-            value = at(figures, f"{group}.cpu_us_per_delivery.total") / at(
-                figures, f"{crowd}.cpu_us_per_delivery.total"
+            per_delivery = "cpu_us_per_delivery.total"
+            value = median(
+                at(figures, f"{group}.{per_delivery}") / at(figures, f"{crowd}.{per_delivery}")
+                for figures in rounds["chatbe"]
             )
             found.append(
                 Mark(

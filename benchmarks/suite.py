@@ -175,15 +175,12 @@ class Fanout(Workload):
             }
 
     async def measure(self, target: Target) -> Figures:
-        """One crowd after the other."""
+        """One size after the other."""
         figures = {}
         for sockets in self.sizes.crowds:
+            group = self._groups[sockets] if target.family == "chatbe" else ""
             events = max(self.sizes.deliveries // sockets, 10)
-            figures[f"to_{sockets}"] = await fanout.crowd(target, sockets=sockets, events=events)
-            if target.family == "chatbe":
-                figures[f"group_{sockets}"] = await fanout.crowd(
-                    target, sockets=sockets, events=events, group=self._groups[sockets]
-                )
+            figures.update(await fanout.crowds(target, sockets=sockets, events=events, group=group))
         return figures
 
 

@@ -9,10 +9,12 @@ from typing import Any
 
 from benchmarks.errors import TargetError
 from benchmarks.load import PATIENCE, Client, Tally, close_all, open_clients
-from benchmarks.measure import percentiles
+from benchmarks.measure import Meter, added, percentiles
 from benchmarks.targets import Target
 
 BODY = b"x" * 100
+TURNS = 10
+"""Pieces in which the messages to one crowd are sent, between those to the other."""
 
 
 def prepare(target: Target) -> None:
@@ -54,54 +56,97 @@ class Receiver(Client):
     prefix_length = 0
 
 
-async def crowd(target: Target, *, sockets: int, events: int, group: str = "") -> dict[str, Any]:
-    """CPU per delivery of `events` messages, one after another, to `sockets` sockets: of one user, or of as many
-    members of a group."""
-    tally = Tally()
-    wake, remaining = asyncio.Event(), [0]
+class Crowd:
+    """So many sockets, of one user or of as many members of a group, and who writes to them."""
 
-    def make() -> Receiver:
-        client = Receiver(target.dialect, tally)
-        client.prefix, client.prefix_length = target.dialect.message, len(target.dialect.message)
-        client.wake, client.remaining = wake, remaining
+    def __init__(self, target: Target, *, sockets: int, group: str = "") -> None:
+        self.sockets = sockets
+        self.durations: list[float] = []
+        """From each message until all have it, in seconds."""
+        self.events = 0
+        self._target = target
+        self._group = group.encode()
+        self._tally = Tally()
+        self._wake, self._remaining = asyncio.Event(), [0]
+        self._receivers: list[Client] = []
+        self._sender: Client
+
+    async def gather(self) -> None:
+        """Connect them all, and send some messages ahead of the measurement."""
+        users = group_members(self.sockets) if self._group else ["fanout-crowd"] * self.sockets
+        self._receivers = await open_clients(self._target.urls(users), self._receiver)
+        writes = "fanout-owner" if self._group else "fanout-sender"
+        (self._sender,) = await open_clients(
+            self._target.urls([writes]), lambda: Client(self._target.dialect, self._tally)
+        )
+        self._sender.peer = "fanout-crowd"
+        await self.tell(3)
+        self.durations.clear()
+
+    def _receiver(self) -> Receiver:
+        dialect = self._target.dialect
+        client = Receiver(dialect, self._tally)
+        client.prefix, client.prefix_length = dialect.message, len(dialect.message)
+        client.wake, client.remaining = self._wake, self._remaining
         return client
 
-    users = group_members(sockets) if group else ["fanout-crowd"] * sockets
-    receivers: list[Client] = await open_clients(target.urls(users), make)
-    writes = "fanout-owner" if group else "fanout-sender"
-    (sender,) = await open_clients(target.urls([writes]), lambda: Client(target.dialect, tally))
-    sender.peer = "fanout-crowd"
-    durations: list[float] = []
-
-    async def one() -> None:
-        wake.clear()
-        remaining[0] = sockets
-        start = time.perf_counter()
-        if group:
-            sender.say(
-                b'{"type":"send","ref":"r","to":{"conversation":"%b"},"client_id":"%b","body":"%b"}'
-                % (group.encode(), str(uuid.uuid4()).encode(), BODY)
-            )
-        else:
-            sender.send_message(BODY)
-        await asyncio.wait_for(wake.wait(), PATIENCE)
-        durations.append(time.perf_counter() - start)
-
-    for _ in range(3):
-        await one()
-    durations.clear()
-    with target.measured() as meter:
+    async def tell(self, events: int) -> None:
+        """So many messages, each once all have the one before."""
         for _ in range(events):
-            await one()
-    wrong = sum(isinstance(client, Receiver) and client.count != events + 3 for client in receivers)
-    await close_all([*receivers, sender])
-    if wrong or tally.errors:
-        raise TargetError(
-            f"{target.name}: {wrong} of {sockets} sockets did not get each event once; {tally.errors[:1]}"
+            self._wake.clear()
+            self._remaining[0] = self.sockets
+            start = time.perf_counter()
+            if self._group:
+                self._sender.say(
+                    b'{"type":"send","ref":"r","to":{"conversation":"%b"},"client_id":"%b","body":"%b"}'
+                    % (self._group, str(uuid.uuid4()).encode(), BODY)
+                )
+            else:
+                self._sender.send_message(BODY)
+            await asyncio.wait_for(self._wake.wait(), PATIENCE)
+            self.durations.append(time.perf_counter() - start)
+        self.events += events
+
+    async def leave(self) -> None:
+        """Disconnect. Raises `TargetError` unless each socket has had each message once."""
+        wrong = sum(
+            isinstance(client, Receiver) and client.count != self.events for client in self._receivers
         )
+        await close_all([*self._receivers, self._sender])
+        if wrong or self._tally.errors:
+            raise TargetError(
+                f"{self._target.name}: {wrong} of {self.sockets} sockets did not get each event once;"
+                f" {self._tally.errors[:1]}"
+            )
+
+
+async def crowds(target: Target, *, sockets: int, events: int, group: str = "") -> dict[str, Any]:
+    """CPU per delivery of `events` messages, one after another, to `sockets` sockets of one user (`to_…`), and if
+    there is a `group`, to its members (`group_…`).
+
+    The two take turns of a few messages, so that what disturbs the one disturbs the other.
+    """
+    both = {f"to_{sockets}": Crowd(target, sockets=sockets)}
+    if group:
+        both[f"group_{sockets}"] = Crowd(target, sockets=sockets, group=group)
+    for one in both.values():
+        await one.gather()
+    turns = 1 if target.profile else min(TURNS, events)
+    meters: dict[str, list[Meter]] = {name: [] for name in both}
+    for turn in range(turns):
+        share = events * (turn + 1) // turns - events * turn // turns
+        for name, one in both.items():
+            with target.measured() as meter:
+                await one.tell(share)
+            meters[name].append(meter)
+    for one in both.values():
+        await one.leave()
     return {
-        "cpu_us_per_delivery": meter.micros_per(events * sockets),
-        "sockets": sockets,
-        "events": events,
-        "until_all_have_it_ms": percentiles(durations),
+        name: {
+            "cpu_us_per_delivery": added(meters[name]).micros_per(events * sockets),
+            "sockets": sockets,
+            "events": events,
+            "until_all_have_it_ms": percentiles(one.durations),
+        }
+        for name, one in both.items()
     }

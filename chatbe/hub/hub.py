@@ -98,6 +98,11 @@ class LocalUser:
         self.reserved = False
         """Whether events that come in two forms reach this user in the reserved one."""
 
+    def sockets_changed(self) -> None:
+        """Have the conversations that the user follows see it."""
+        for topic in self.topics:
+            topic.receivers = None
+
 
 class Topic:
     """A conversation that local users follow."""
@@ -108,10 +113,12 @@ class Topic:
         "members",
         "newcomers",
         "position",
+        "receivers",
         "repair",
         "since",
         "target",
         "unsettled",
+        "veiled",
         "waiting",
     )
 
@@ -121,6 +128,10 @@ class Topic:
         """The last rev that was let through."""
         self.members: dict[LocalUser, int] = {}
         """Local members, and the seq up to which messages are not theirs to see."""
+        self.veiled = 0
+        """No member is kept from a message with a higher seq."""
+        self.receivers: tuple[SocketConsumer, ...] | None = None
+        """All sockets of all members, as the last change found them; None since they are others."""
         self.since: dict[LocalUser, int] | None = None
         """Of a group: the rev at which each of them joined."""
         self.leaving: dict[LocalUser, tuple[int, bytes]] = {}
@@ -133,6 +144,22 @@ class Topic:
         self.target = 0
         """The database is known to have changes up to this rev."""
         self.repair: asyncio.Task[None] | None = None
+
+    def receivers_of(self, seq: int) -> Iterable[SocketConsumer]:
+        """The sockets whose users may see the message with this seq, or with 0 a change that is no message.
+
+        All of them, as a rule: then nothing is looked up for each user.
+        """
+        if 0 < seq <= self.veiled:
+            return [
+                socket
+                for user, hidden_to in self.members.items()
+                if seq > hidden_to
+                for socket in user.sockets
+            ]
+        if self.receivers is None:
+            self.receivers = tuple(socket for user in self.members for socket in user.sockets)
+        return self.receivers
 
 
 class Hub:
@@ -165,6 +192,7 @@ class Hub:
         if user is None:
             user = self.users[socket.user_key] = LocalUser(socket.user_key, socket.bucket_of_user())
         user.sockets.append(socket)
+        user.sockets_changed()
         socket.user = user
         return len(user.sockets) == 1
 
@@ -175,6 +203,7 @@ class Hub:
         user = socket.user
         user.sockets.remove(socket)
         if user.sockets:
+            user.sockets_changed()
             return False
         del self.users[user.key]
         for topic in user.topics:
@@ -193,6 +222,8 @@ class Hub:
         if topic is None:
             topic = self.topics[conversation] = Topic(conversation, position)
         topic.members[user] = hidden_to
+        topic.veiled = max(topic.veiled, hidden_to)
+        topic.receivers = None
         if since:
             if topic.since is None:
                 topic.since = {}
@@ -244,6 +275,7 @@ class Hub:
     def _drop(self, topic: Topic, user: LocalUser) -> None:
         """Take a member off a topic; one that nobody here follows any more is forgotten."""
         del topic.members[user]
+        topic.receivers = None
         if topic.since is not None:
             topic.since.pop(user, None)
         topic.leaving.pop(user, None)
@@ -444,19 +476,17 @@ class Hub:
         if topic.unsettled:
             self._introduce(topic, change)
             self._expel(topic, change.rev)
-        conversation, rev, seq, frame, origin = topic.id, change.rev, change.seq, change.frame, change.origin
+        conversation, rev, frame, ack = topic.id, change.rev, change.frame, change.ack
+        sender = self.sockets.get(change.origin) if ack is not None else None
         answered = False
-        for user, hidden_to in topic.members.items():
-            if 0 < seq <= hidden_to:
-                continue
-            for socket in user.sockets:
-                if change.ack is not None and socket.connection == origin:
-                    answered = True
-                    socket.offer_ack(conversation, rev, change.ack, change.opening, frame)
-                else:
-                    socket.offer_change(conversation, rev, frame)
-        if change.ack is not None and not answered:
-            self._answer_apart(origin, conversation, rev, change.ack)
+        for socket in topic.receivers_of(change.seq):
+            if socket is sender and ack is not None:
+                answered = True
+                socket.offer_ack(conversation, rev, ack, change.opening, frame)
+            else:
+                socket.offer_change(conversation, rev, frame)
+        if ack is not None and not answered:
+            self._answer_apart(change.origin, conversation, rev, ack)
 
     def _answer(self, connection: str, ack: frames.Ack) -> None:
         """An ack without a place in a stream."""

@@ -385,7 +385,10 @@ class SocketProtocol(WebSocketProtocol):
     @property
     def buffered(self) -> int:
         """Bytes that the kernel has not taken yet."""
-        return self.transport.buffered
+        # As `Connection.buffered`, without a further call: it is asked before each delivery.
+        connection = self.transport
+        waiting: int = len(connection.dataBuffer) - connection.offset + connection._tempDataLen  # noqa: SLF001
+        return waiting
 
     def write_frames(self, data: bytes) -> None:
         """Write complete, unmasked frames; nothing is written once a close has begun."""

@@ -66,8 +66,10 @@ BEGIN
               LEFT JOIN messaging_conversation v ON v.id = item.c
               LEFT JOIN messaging_membership m ON m.conversation_id = item.c AND m.user_id = item.s
               LEFT JOIN accounts_user u ON u.id = item.s
+              -- Of a group no member is read: as a filter of the join the kind would be looked at for each.
               LEFT JOIN messaging_membership p
-                ON v.kind = 'direct' AND m.id IS NOT NULL AND p.conversation_id = item.c AND p.user_id <> item.s
+                ON p.conversation_id = CASE WHEN v.kind = 'direct' AND m.id IS NOT NULL THEN item.c END
+               AND p.user_id <> item.s
           ) j
     ), marks AS (
         UPDATE messaging_membership m SET read_seq = g.top, delivered_seq = g.top, wrote = true
@@ -124,8 +126,10 @@ BEGIN
     SELECT p.user_id AS peer, p.wrote AS answered INTO f
       FROM accounts_user u
       JOIN messaging_membership m ON m.conversation_id = p_conversation AND m.user_id = u.id AND m.active
-      LEFT JOIN messaging_membership p
-        ON v.direct AND p.conversation_id = p_conversation AND p.user_id <> u.id AND p.active
+      -- Of a group no member is read: OFFSET keeps the kind from becoming a filter of the join.
+      LEFT JOIN (
+        SELECT x.id, x.user_id, x.wrote FROM messaging_membership x
+         WHERE v.direct AND x.conversation_id = p_conversation AND x.active OFFSET 0) p ON p.user_id <> u.id
      WHERE u.id = p_sender AND u.is_active AND (u.suspended_until IS NULL OR u.suspended_until <= p_now)
        AND (NOT v.direct OR p.id IS NOT NULL)
        AND (p_reply_to IS NULL OR (p_reply_to > greatest(m.joined_seq, v.purged_seq) AND p_reply_to <= v.last_seq))

@@ -209,6 +209,32 @@ def test_what_a_member_may_not_see_moves_the_position_unsent(room: Room, alice: 
     assert late.sent() == [3, 4]
 
 
+def test_each_change_reaches_the_sockets_that_are_there_by_then(room: Room, alice: Socket) -> None:
+    room.change(1, seq=1)
+    tablet = room.socket("alice", "tablet")
+    room.change(2, seq=2)
+    bob = room.socket("bob")
+    room.follow(bob)
+    room.change(3, seq=3)
+    room.hub.remove(alice)
+    room.change(4, seq=4)
+    room.hub.remove(bob)
+    room.change(5, seq=5)
+    assert alice.sent() == [1, 2, 3]
+    assert tablet.sent() == [2, 3, 4, 5]
+    assert bob.sent() == [3, 4]
+
+
+def test_a_member_who_is_cut_off_gets_no_later_change(room: Room, alice: Socket) -> None:
+    bob = room.socket("bob")
+    room.follow(bob)
+    room.change(1, seq=1)
+    room.hub.cut(bob.user, C)
+    room.change(2, seq=2)
+    assert alice.sent() == [1, 2]
+    assert bob.sent() == [1]
+
+
 def test_an_ack_stands_for_its_event_in_its_place(room: Room, alice: Socket) -> None:
     phone = room.socket("alice", "phone")
     bob = room.socket("bob")

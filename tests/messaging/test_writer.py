@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -234,6 +235,48 @@ def test_whoever_was_written_to_may_answer(store: ThreadBackend, pair: Pair) -> 
     assert commit(store, item(pair.conversation, pair.bob))[0].code == "not_contact"
     commit(store, item(pair.conversation, pair.alice))
     assert commit(store, item(pair.conversation, pair.bob), policy="mutual")[0].code == "ok"
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_message_to_a_group_reads_none_of_its_other_members(batch: int) -> None:
+    """Also with the plan that serves every conversation, which PostgreSQL comes to after a few calls."""
+    users = User.objects.bulk_create([User(username=f"u{uuid.uuid4().hex[:20]}") for _ in range(200)])
+    group = Conversation.objects.create(kind="group")
+    Membership.objects.bulk_create([Membership(conversation=group, user=user) for user in users])
+    rows = [item(group, users[0]) for _ in range(batch)]
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        # The usual choice among many conversations; in a test's small table it would not pay.
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute("SET LOCAL enable_bitmapscan = off")
+        before = _memberships_read(cursor)
+        if batch == 1:
+            cursor.execute(
+                "SELECT code FROM messaging_write_one(%s, %s, %s, %s, 'hello', NULL, now(), 'contacts')",
+                [rows[0].id, group.pk, users[0].pk, rows[0].client_id],
+            )
+        else:
+            made = [
+                {"i": row.id, "c": row.conversation, "s": row.sender, "k": row.client_id, "b": row.body}
+                for row in rows
+            ]
+            cursor.execute(
+                "SELECT code FROM messaging_write(%s::json, now(), 'contacts', true)", [json.dumps(made)]
+            )
+        assert cursor.fetchall() == [("ok",)] * batch
+        # The sender's own, to judge it and to move its marks.
+        assert _memberships_read(cursor) - before <= 4 * batch
+
+
+def _memberships_read(cursor: Any) -> int:
+    """Rows of memberships that this transaction has read."""
+    cursor.execute(
+        "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables"
+        " WHERE relname = 'messaging_membership'"
+    )
+    read: int = cursor.fetchone()[0]
+    return read
 
 
 def test_a_poisoned_item_fails_alone(store: ThreadBackend, pair: Pair) -> None:
