@@ -51,6 +51,8 @@ hypothesis.settings.load_profile("chatbe")
 
 # What is in these folders needs no backend.
 _PURE_FOLDERS = ("wire",)
+# The page is tested on two servers, which it takes a cluster to have.
+_CLUSTER_FOLDERS = ("web",)
 
 
 def pytest_unconfigure() -> None:
@@ -72,6 +74,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         marks = {mark.name for mark in item.iter_markers()}
         if item.path.relative_to(here).parts[0] in _PURE_FOLDERS:
             marks.add("pure")
+        if item.path.relative_to(here).parts[0] in _CLUSTER_FOLDERS:
+            marks.add("cluster")
         (left_out if marks & other else kept).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)

@@ -14,6 +14,9 @@ import pytest
 from tests.clients.links import Links
 from tests.support.processes import ROOT, AppServer, Deployment
 
+# The client sees no difference between the backends.
+pytestmark = pytest.mark.pure
+
 TIMEOUT = 180.0
 FOLDER = ROOT / "clients/js"
 ORIGIN = "http://client.localhost"

@@ -22,6 +22,9 @@ from tests.support.processes import ROOT, AppServer
 
 __all__ = ["own_deployment", "pair", "server"]
 
+# It sees no difference between the backends.
+pytestmark = pytest.mark.pure
+
 
 class Other:
     """The other person: a client on an event loop of its own, so that the test can look at a screen meanwhile."""

@@ -262,7 +262,14 @@ MANY = 15
 
 @pytest.mark.parametrize(
     ("action", "history"),
-    [(action, "joined") for action in ACTIONS] + [(action, "all") for action in ACTIONS if action in OF_MEMBERSHIP],
+    [
+        *((action, "joined") for action in ACTIONS),
+        *(
+            pytest.param(action, "all", marks=pytest.mark.cluster)
+            for action in ACTIONS
+            if action in OF_MEMBERSHIP
+        ),
+    ],
 )
 def test_the_old_state_and_the_frames_give_the_new_state(
     people: dict[str, Person], shared: Deployment, action: str, history: str

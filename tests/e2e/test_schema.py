@@ -6,8 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.people import Person, befriend, new_name
 from tests.support.processes import AppServer
+
+# PostgreSQL refuses more than SQLite does.
+pytestmark = pytest.mark.cluster
 
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,"

@@ -16,7 +16,10 @@ def test_every_frame_and_object_has_a_section() -> None:
 
 def test_fields_have_types_limits_and_defaults() -> None:
     text = tables.commands()
-    assert "| `body` | string | always | 0 to 4,000 characters. Text without U+0000; empty only with attachments. |" in text
+    assert (
+        "| `body` | string | always | 0 to 4,000 characters. Text without U+0000; empty only with attachments. |"
+        in text
+    )
     assert "| `to` | [Target](#target) | always |  |" in text
     assert "| `others` | string | default `state` |" in text
     assert "| `client_id` | uuid | always |" in text
