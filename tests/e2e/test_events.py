@@ -13,6 +13,9 @@ from tests.support.mirror import Held, Mirror, catch_up, fetch, resync
 from tests.support.people import Frame, Person, close_all, new_name
 from tests.support.processes import AppServer, Deployment
 
+# On SQLite the state machine of all actions (`test_living_machine.py`) says the same.
+pytestmark = pytest.mark.cluster
+
 NAMES = ("owner", "admin", "member", "returning", "newcomer")
 
 
@@ -264,11 +267,7 @@ MANY = 15
     ("action", "history"),
     [
         *((action, "joined") for action in ACTIONS),
-        *(
-            pytest.param(action, "all", marks=pytest.mark.cluster)
-            for action in ACTIONS
-            if action in OF_MEMBERSHIP
-        ),
+        *((action, "all") for action in ACTIONS if action in OF_MEMBERSHIP),
     ],
 )
 def test_the_old_state_and_the_frames_give_the_new_state(
