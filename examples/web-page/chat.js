@@ -22,6 +22,9 @@ at("sign-in").addEventListener("submit", async (event) => {
   }
 });
 
+// Only now: before, the browser would send the form itself, with the password in the address.
+at("sign-in").querySelector("button").disabled = false;
+
 function enter() {
   at("sign-in").hidden = true;
   at("chat").hidden = false;
