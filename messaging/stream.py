@@ -11,7 +11,7 @@ import json
 import secrets
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any, Final
@@ -377,19 +377,25 @@ def _from_sqlite(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def marks_of(
-    users: Sequence[UUID], conversations: Collection[str] | None = None
-) -> list[dict[str, selectors.Marks]]:
-    """Of each user: what they may know of the (read, delivered) of active members in their conversations that
-    have begun, or in some of these; two statements for all.
+@dataclass(slots=True)
+class Own:
+    """What a user is told of their conversations beside the stream."""
 
-    In large groups, one's own only. In a direct conversation of whose two one has blocked the other, nothing of theirs.
-    """
+    marks: dict[str, selectors.Marks] = field(default_factory=dict)
+    """What they may know of the (read, delivered) of active members, in conversations that have begun. In large
+    groups, one's own only. In a direct conversation of whose two one has blocked the other, nothing of theirs."""
+    muted: list[frames.Muted] = field(default_factory=list)
+    """What they have muted, and what they once had: devices that were away learn of both."""
+
+
+def own_of(users: Sequence[UUID], conversations: Collection[str] | None = None) -> list[Own]:
+    """Of each user: what is told of their conversations, or of some of these; two statements for all."""
     rows = Membership.objects.filter(
         Q(conversation__member_count__lte=selectors.RECEIPTS_TOLD)
         | Q(user=F("conversation__memberships__user")),
+        Q(conversation__head_rev__gt=0)
+        | Q(user=F("conversation__memberships__user"), muted_until__isnull=False),
         active=True,
-        conversation__head_rev__gt=0,
         conversation__memberships__user__in=users,
         conversation__memberships__active=True,
     )
@@ -397,30 +403,36 @@ def marks_of(
         rows = rows.filter(conversation__in=map(UUID, conversations))
     members = list(
         rows.order_by("conversation_id", "user_id").values_list(
-            "conversation__memberships__user_id", "conversation_id", "user_id", "user__username",
-            "read_seq", "delivered_seq", "conversation__kind", "user__read_receipts",
+            "conversation__memberships__user_id", "conversation_id", "conversation__kind",
+            "conversation__head_rev", "user_id", "user__username", "read_seq", "delivered_seq", "muted_until",
+            "user__read_receipts",
         )
     )  # fmt: skip
-    reserved = {reader for reader, _, member, *_, shown in members if reader == member and not shown}
+    reserved = {reader for reader, _, _, _, member, *_, shown in members if reader == member and not shown}
     blocked = accounts.blocks_around(users=users)
-    marks: dict[UUID, dict[str, selectors.Marks]] = {user: {} for user in users}
-    for reader, conversation, member, username, read_seq, delivered_seq, kind, shown in members:
-        hidden = member != reader and (reader in reserved or not shown)
-        told = (0 if hidden else read_seq, delivered_seq)
-        if kind == Conversation.Kind.DIRECT and (reader, member) in blocked:
-            told = (0, 0)
-        marks[reader].setdefault(str(conversation), {})[username] = told
-    return [marks[user] for user in users]
+    found: dict[UUID, Own] = {user: Own() for user in users}
+    last, name = None, ""
+    for reader, conversation, kind, head, member, username, read_seq, delivered_seq, muted, shown in members:
+        if conversation != last:
+            # Many rows of one conversation come together.
+            last, name = conversation, str(conversation)
+        own = found[reader]
+        if head:
+            hidden = member != reader and (reader in reserved or not shown)
+            told = (0 if hidden else read_seq, delivered_seq)
+            if kind == Conversation.Kind.DIRECT and (reader, member) in blocked:
+                told = (0, 0)
+            own.marks.setdefault(name, {})[username] = told
+        if member == reader and muted is not None:
+            own.muted.append(frames.Muted(name, clock.optional_timestamp(selectors.muted_until(muted))))
+    return [found[user] for user in users]
 
 
-def muted_of(users: Sequence[UUID]) -> list[list[frames.Muted]]:
-    """Of each user: what they have muted, and what they once had: devices that were away learn of both."""
-    rows = Membership.objects.filter(user__in=users, active=True, muted_until__isnull=False)
-    muted: dict[UUID, list[frames.Muted]] = {user: [] for user in users}
-    for user, conversation, until in rows.values_list("user_id", "conversation_id", "muted_until"):
-        moment = clock.optional_timestamp(selectors.muted_until(until))
-        muted[user].append(frames.Muted(str(conversation), moment))
-    return [muted[user] for user in users]
+def marks_of(
+    users: Sequence[UUID], conversations: Collection[str] | None = None
+) -> list[dict[str, selectors.Marks]]:
+    """The marks alone of `own_of`."""
+    return [own.marks for own in own_of(users, conversations)]
 
 
 def marks_chunks(marks: Mapping[str, selectors.Marks]) -> Iterator[dict[str, selectors.Marks]]:

@@ -296,14 +296,13 @@ async def _send_marks(socket: SocketConsumer, *, any_at_all: bool) -> None:
         await _write_events(socket, [frames.Marks({})])
         return
     user_id = socket.identity.user_id
-    marks = await socket.node.call_together(stream.marks_of, user_id)
-    muted = await socket.node.call_together(stream.muted_of, user_id)
+    own = await socket.node.call_together(stream.own_of, user_id)
     # What has been joined since is told with the group itself.
     followed = {topic.id for topic in socket.user.topics}
-    known = {conversation: members for conversation, members in marks.items() if conversation in followed}
+    known = {conversation: members for conversation, members in own.marks.items() if conversation in followed}
     for chunk in stream.marks_chunks(known):
         await _write_events(socket, [frames.Marks(chunk)])
-    await _write_events(socket, [event for event in muted if event.conversation in followed])
+    await _write_events(socket, [event for event in own.muted if event.conversation in followed])
 
 
 async def _write(socket: SocketConsumer, ready: list[bytes]) -> None:

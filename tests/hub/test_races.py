@@ -221,7 +221,7 @@ def test_a_socket_that_goes_while_it_syncs_leaves_nothing(world: World) -> None:
 # --- sending while the stream begins -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("held", ["streams_of", "read", "marks_of"])
+@pytest.mark.parametrize("held", ["streams_of", "read", "own_of"])
 def test_what_is_sent_during_a_sync_is_acked_in_its_place(world: World, held: str) -> None:
     here = world.process()
     alice, bob = world.friends(2)
@@ -598,7 +598,7 @@ def test_a_drain_finishes_what_was_taken_and_says_goodbye_to_all(
     alice, bob = world.friends(2)
     a, b = world.live(here, alice), world.connect(here, bob)
     said(world, a, bob, "1")
-    reading, storing = world.hold(here, "marks_of"), world.hold(here, "store")
+    reading, storing = world.hold(here, "own_of"), world.hold(here, "store")
     begin_sync(world, b, others="all")
     say(a, bob, "2")
     world.run(reading.reached())
