@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,12 +43,13 @@ CONNECT_SECONDS = 5
 ANSWER_SECONDS = 20.0
 """A connection that has not answered for so long is given up."""
 
-# Every look-up goes by an index, whatever the planner thinks of tables that are empty now: a plan
-# made once serves for ever.
-SESSION = (
+# Every look-up goes by an index, whatever the planner thinks of tables that are empty now or of an
+# array's length: a plan made once serves for ever, while tables grow from nothing to millions of rows.
+PLANS = (
     "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off;"
-    "SET enable_mergejoin = off; SET jit = off; SET lock_timeout = '2s'"
+    "SET enable_mergejoin = off; SET jit = off; "
 )
+SESSION = PLANS + "SET lock_timeout = '2s'"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,16 +225,89 @@ class Lane:
         self.give_up(psycopg.OperationalError("closed"))
 
 
-class Line:
-    """One connection: a group of questions at a time, all in one transaction."""
+class LoopConnection(ABC):
+    """libpq's connection on the event loop: what is alike for all who ask by one, one thing at a time."""
 
-    def __init__(self, connect: Callable[[], psycopg.Connection[Any]], lane: Lane) -> None:
-        self._connect = connect
-        self._lane = lane
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._connection: psycopg.Connection[Any] | None = None
         self._pg: pq.abc.PGconn | None = None
         self._fd = -1
+        self._timer: asyncio.TimerHandle | None = None
+        self._sent_at = 0.0
+
+    @property
+    @abstractmethod
+    def _waits(self) -> bool:
+        """Whether an answer is still to come."""
+
+    @abstractmethod
+    def _readable(self) -> None:
+        """Bytes have come: take what is complete."""
+
+    @abstractmethod
+    def _lost(self, error: Exception) -> None:
+        """The connection is gone; whether what was asked was committed is unknown."""
+
+    def _attach(self, raw: psycopg.Connection[Any]) -> pq.abc.PGconn:
+        """Have the loop drive a connection."""
+        pg = raw.pgconn
+        self._connection, self._pg = raw, pg
+        pg.nonblocking = 1
+        self._fd = pg.socket
+        self._loop.add_reader(self._fd, self._readable)
+        return pg
+
+    def _detach(self) -> None:
+        """Close the connection, if there is one."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._connection is not None:
+            with contextlib.suppress(ValueError, OSError):
+                # libpq has closed the descriptor itself when the server was lost.
+                self._loop.remove_reader(self._fd)
+                self._loop.remove_writer(self._fd)
+            self._connection.close()
+            self._connection = self._pg = None
+
+    def _await_answer(self) -> None:
+        """From now on an answer is waited for."""
+        self._sent_at = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_later(ANSWER_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """Give up a connection that has not answered for too long."""
+        self._timer = None
+        if not self._waits:
+            return
+        waited = self._loop.time() - self._sent_at
+        if waited < ANSWER_SECONDS:
+            self._timer = self._loop.call_later(ANSWER_SECONDS - waited, self._look)
+        else:
+            self._lost(psycopg.OperationalError("the database has not answered"))
+
+    def _flush(self, pg: pq.abc.PGconn) -> None:
+        """Send what libpq has taken, the rest of it when the socket takes more."""
+        if pg.flush():
+            self._loop.add_writer(self._fd, self._writable)
+
+    def _writable(self) -> None:
+        try:
+            if self._pg is None or not self._pg.flush():
+                self._loop.remove_writer(self._fd)
+        except psycopg.OperationalError as error:
+            self._lost(error)
+
+
+class Line(LoopConnection):
+    """One connection: a group of questions at a time, all in one transaction."""
+
+    def __init__(self, connect: Callable[[], psycopg.Connection[Any]], lane: Lane) -> None:
+        super().__init__()
+        self._connect = connect
+        self._lane = lane
         self._opening: asyncio.Task[None] | None = None
         self._prepared: set[bytes] = set()
         self._group: list[Asked] = []
@@ -240,8 +315,10 @@ class Line:
         """What is still to be answered, in order: the name of a statement that is prepared, or None: a question."""
         self._rows: list[list[Row]] = []
         self._failure: psycopg.Error | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._sent_at = 0.0
+
+    @property
+    def _waits(self) -> bool:
+        return bool(self._group)
 
     @property
     def free(self) -> bool:
@@ -269,17 +346,12 @@ class Line:
             # Closed meanwhile.
             raw.close()
             return
-        self._connection, self._pg = raw, raw.pgconn
-        self._pg.nonblocking = 1
-        self._pg.enter_pipeline_mode()
-        self._fd = self._pg.socket
-        self._loop.add_reader(self._fd, self._readable)
-        self._send(self._pg)
+        pg = self._attach(raw)
+        pg.enter_pipeline_mode()
+        self._send(pg)
 
     def _send(self, pg: pq.abc.PGconn) -> None:
-        self._sent_at = self._loop.time()
-        if self._timer is None:
-            self._timer = self._loop.call_later(ANSWER_SECONDS, self._look)
+        self._await_answer()
         expected: deque[bytes | None] = deque()
         self._expected, self._rows, self._failure = expected, [], None
         try:
@@ -291,21 +363,12 @@ class Line:
                 pg.send_query_prepared(question.name, asked.values)
                 expected.append(None)
             pg.pipeline_sync()
-            if pg.flush():
-                self._loop.add_writer(self._fd, self._writable)
+            self._flush(pg)
         except (psycopg.OperationalError, RuntimeError) as error:
             # RuntimeError is uvloop's, which has seen the end of the connection before libpq.
             self._lost(error)
 
-    def _writable(self) -> None:
-        try:
-            if self._pg is None or not self._pg.flush():
-                self._loop.remove_writer(self._fd)
-        except psycopg.OperationalError as error:
-            self._lost(error)
-
     def _readable(self) -> None:
-        """Bytes have come: take what is complete."""
         pg = self._pg
         if pg is None:
             return
@@ -363,34 +426,13 @@ class Line:
                 asked.answer(found)
         self._lane.next()
 
-    def _look(self) -> None:
-        """Give up a connection that has not answered for too long."""
-        self._timer = None
-        if not self._group:
-            return
-        waited = self._loop.time() - self._sent_at
-        if waited < ANSWER_SECONDS:
-            self._timer = self._loop.call_later(ANSWER_SECONDS - waited, self._look)
-        else:
-            self._lost(psycopg.OperationalError("the database has not answered"))
-
     def _lost(self, error: Exception) -> None:
-        """The connection is gone; whether what was asked was committed is unknown."""
         self.close(error)
         self._lane.next()
 
     def close(self, error: Exception) -> None:
         """Close the connection; the next question opens another."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._connection is not None:
-            with contextlib.suppress(ValueError, OSError):
-                # libpq has closed the descriptor itself when the server was lost.
-                self._loop.remove_reader(self._fd)
-                self._loop.remove_writer(self._fd)
-            self._connection.close()
-            self._connection = self._pg = None
+        self._detach()
         self._prepared.clear()
         self._end(error)
 

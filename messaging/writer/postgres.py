@@ -8,7 +8,6 @@ when the answer is there, so a batch costs neither a thread's wake-up nor a figh
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -21,6 +20,7 @@ from django.db import connection
 from psycopg import errors, pq
 
 from chatbe.core import clock
+from chatbe.hub import database
 from messaging.writer.base import BatchConflicts, BatchFailed, DatabaseAway, Item, Outcome, Verdict
 
 logger = logging.getLogger("messaging.writer")
@@ -34,27 +34,12 @@ ONE = (
     " {}::timestamptz, {}::text)"
 )
 LOCK_TIMEOUT = "200ms"
-CONNECT_SECONDS = 5
-ANSWER_SECONDS = 20.0
-"""A batch without an answer for so long is in doubt: the connection is given up."""
-
-# The batch is small and every look-up goes by an index, whatever the planner thinks of an array's
-# length: a plan made once serves for ever, while tables grow from nothing to millions of rows.
-SESSION = (
-    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off;"
-    "SET enable_mergejoin = off; SET jit = off; SET chatbe.writer = 'on'; "
-    f"SET lock_timeout = '{LOCK_TIMEOUT}'"
-)
+SESSION = database.PLANS + f"SET chatbe.writer = 'on'; SET lock_timeout = '{LOCK_TIMEOUT}'"
 
 
 def connect() -> psycopg.Connection[Any]:
-    """A connection of the writer's own, by Django's settings, outside its pool; blocking."""
-    parameters = connection.get_connection_params()
-    for key in ("pool", "cursor_factory", "context", "prepare_threshold"):
-        parameters.pop(key, None)
-    raw = psycopg.connect(**{**parameters, "connect_timeout": CONNECT_SECONDS}, autocommit=True)
-    raw.execute(SESSION, prepare=False)
-    return raw
+    """A connection of the writer's own; blocking."""
+    return database.connect(SESSION)
 
 
 def call(
@@ -132,18 +117,14 @@ class DirectBackend:
         connection.close()
 
 
-class PostgresBackend:
+class PostgresBackend(database.LoopConnection):
     """See `messaging.writer.base.LoopBackend`: one batch at a time, driven by the event loop."""
 
     def __init__(self, connect: Callable[[], psycopg.Connection[Any]] = connect) -> None:
+        super().__init__()
         self._connect = connect
-        self._connection: psycopg.Connection[Any] | None = None
-        self._pg: pq.abc.PGconn | None = None
-        self._fd = -1
-        self._loop = asyncio.get_running_loop()
         self._answer: Callable[[Sequence[pq.abc.PGresult] | Exception], None] | None = None
         self._results: list[pq.abc.PGresult] = []
-        self._timer: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[None] | None = None
 
     def begin(
@@ -188,19 +169,14 @@ class PostgresBackend:
 
     def close(self) -> None:
         """Close the connection; the next batch opens another. What was sent may still be committed."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._connection is not None:
-            with contextlib.suppress(ValueError, OSError):
-                # libpq has closed the descriptor itself when the server was lost.
-                self._loop.remove_reader(self._fd)
-                self._loop.remove_writer(self._fd)
-            self._connection.close()
-            self._connection = self._pg = None
+        self._detach()
         self._results = []
 
     # --- inner -------------------------------------------------------------------------------------
+
+    @property
+    def _waits(self) -> bool:
+        return self._answer is not None
 
     def _send_batch(
         self, batch: Sequence[Item], stamp: str, policy: str, *, wait: bool, done: Callable[[Outcome], None]
@@ -233,10 +209,7 @@ class PostgresBackend:
             away.__cause__ = error
             done(away)
             return
-        self._connection, self._pg = raw, raw.pgconn
-        self._pg.nonblocking = 1
-        self._fd = self._pg.socket
-        self._loop.add_reader(self._fd, self._readable)
+        self._attach(raw)
         self.begin(batch, now=now, policy=policy, wait=wait, done=done)
 
     def _prepared(self) -> psycopg.Connection[Any]:
@@ -257,26 +230,15 @@ class PostgresBackend:
     ) -> None:
         assert self._pg is not None  # noqa: S101 - the callers have opened it
         self._answer = answer
-        self._sent_at = self._loop.time()
-        if self._timer is None:
-            self._timer = self._loop.call_later(ANSWER_SECONDS, self._silent)
+        self._await_answer()
         try:
             self._pg.send_query_prepared(statement, values)
-            if self._pg.flush():
-                self._loop.add_writer(self._fd, self._writable)
+            self._flush(self._pg)
         except (psycopg.OperationalError, RuntimeError) as error:
             # RuntimeError is uvloop's, which has seen the end of the connection before libpq.
             self._lost(error)
 
-    def _writable(self) -> None:
-        try:
-            if self._pg is None or not self._pg.flush():
-                self._loop.remove_writer(self._fd)
-        except psycopg.OperationalError as error:
-            self._lost(error)
-
     def _readable(self) -> None:
-        """Bytes have come: take what is complete."""
         connected = self._pg
         if connected is None:
             return
@@ -311,19 +273,7 @@ class PostgresBackend:
             self.close()
         answer(_because(failure, error))
 
-    def _silent(self) -> None:
-        """Give up a connection that has not answered for too long."""
-        self._timer = None
-        if self._answer is None:
-            return
-        waited = self._loop.time() - self._sent_at
-        if waited < ANSWER_SECONDS:
-            self._timer = self._loop.call_later(ANSWER_SECONDS - waited, self._silent)
-        else:
-            self._lost(psycopg.OperationalError("the database has not answered"))
-
     def _lost(self, error: Exception) -> None:
-        """The connection is gone; whether the batch was committed is unknown."""
         self.close()
         answer, self._answer = self._answer, None
         if answer is not None:
