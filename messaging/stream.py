@@ -136,13 +136,13 @@ def _moment(seconds: str) -> datetime:
 
 
 def _streams_from_text(rows: list[Row], user: UUID) -> list[Stream]:
-    streams = []
+    key, streams = str(user), []
     for conversation, stands, hidden, joined, left, active, muted in rows:
         if conversation is not None and stands is not None:
             kind, head, state, created = stands.decode().split(" ")
             streams.append(
                 Stream(
-                    str(user),
+                    key,
                     conversation.decode(),
                     kind == Conversation.Kind.DIRECT,
                     int(head),
