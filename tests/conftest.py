@@ -38,7 +38,7 @@ with pytest.MonkeyPatch.context() as _patch:
 from django.contrib.auth.hashers import Argon2PasswordHasher  # noqa: E402 - it needs the settings
 from django.db import connection  # noqa: E402
 
-from tests.support.processes import Deployment  # noqa: E402
+from tests.support.processes import AppServer, Deployment  # noqa: E402
 
 # Argon2 as cheap as it can be: what is tested is not how long it takes.
 Argon2PasswordHasher.time_cost = 1
@@ -109,6 +109,24 @@ def migrated_deployment() -> Iterator[Deployment]:
     with _deployment() as template:
         template.manage("migrate", "--verbosity", "0")
         yield template
+
+
+@pytest.fixture(scope="session")
+def shared(migrated_deployment: Deployment) -> Iterator[Deployment]:
+    """What the `servers` run on. Nothing is limited."""
+    with migrated_deployment.copy() as deployment:
+        deployment.environment["CHATBE_RATE_LIMITS"] = "off"
+        yield deployment
+
+
+@pytest.fixture(scope="session")
+def servers(shared: Deployment, backend: str) -> list[AppServer]:
+    """Two servers on one database and one Redis; embedded, the same one twice.
+
+    Tests share them, each with people of its own; whoever kills or restarts takes `deployment`.
+    """
+    first = shared.server()
+    return [first, shared.server() if backend == "cluster" else first]
 
 
 @pytest.fixture

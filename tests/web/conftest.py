@@ -1,4 +1,4 @@
-"""What the tests of the page share: Chromium, and two servers on one database."""
+"""What the tests of the page share: Chromium, and the devices in it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytest.importorskip("playwright", reason="playwright is not installed: make test
 from playwright.sync_api import Browser
 
 from tests.support import people
-from tests.support.processes import AppServer, Deployment
+from tests.support.processes import AppServer
 from tests.web.browser import MISSING, Device, chromium, executable
 
 
@@ -23,21 +23,6 @@ def browser() -> Iterator[Browser]:
         pytest.skip(MISSING)
     with chromium() as running:
         yield running
-
-
-@pytest.fixture(scope="session")
-def shared(migrated_deployment: Deployment) -> Iterator[Deployment]:
-    """What all tests of the page run on. Nothing is limited."""
-    with migrated_deployment.copy() as deployment:
-        deployment.environment["CHATBE_RATE_LIMITS"] = "off"
-        yield deployment
-
-
-@pytest.fixture(scope="session")
-def servers(shared: Deployment, backend: str) -> list[AppServer]:
-    """Two servers on one database and one Redis; embedded, the same one twice."""
-    first = shared.server()
-    return [first, shared.server() if backend == "cluster" else first]
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.support.people import PASSWORD, Person, befriend
 from tests.support.processes import Deployment
 from tests.web.browser import MISSING, Device, chromium, executable
+from tests.web.steps import info
 
 SIZES = {390: 844, 768: 1024, 1440: 900}
 SCHEMES = ("light", "dark")
@@ -252,16 +253,14 @@ def chats(page: Page, picture: Camera, theirs: Page) -> None:
     page.get_by_role("listbox").wait_for()
     picture("mention")
     page.get_by_label("Message", exact=True).fill("")
-    page.get_by_role("button", name="More", exact=True).click()
-    page.get_by_role("menuitem", name="Group and members").click()
+    info(page)
     page.locator(".person").first.wait_for()
     picture("group-info")
     page.keyboard.press("Escape")
-    if page.locator(".picture").count():
-        page.locator(".picture").last.click()
-        page.locator(".frame img").wait_for()
-        picture("picture")
-        page.keyboard.press("Escape")
+    page.locator(".picture").last.click()
+    page.locator(".frame img").wait_for()
+    picture("picture")
+    page.keyboard.press("Escape")
 
 
 def texts(page: Page, picture: Camera) -> None:

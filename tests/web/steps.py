@@ -55,6 +55,12 @@ def opened(device: Device, person: Person, identity: str) -> Page:
     return page
 
 
+def info(page: Page) -> None:
+    """Open what is to be known of a group."""
+    page.get_by_role("button", name="More", exact=True).click()
+    page.get_by_role("menuitem", name="Group and members").click()
+
+
 def write(page: Page, body: str) -> None:
     """Type a message and send it."""
     page.get_by_label("Message", exact=True).fill(body)

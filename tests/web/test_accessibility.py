@@ -16,7 +16,7 @@ from tests.support.people import Person, befriend, new_name
 from tests.support.processes import AppServer
 from tests.web.browser import Device
 from tests.web.screenshots import drawing
-from tests.web.steps import conversation, group, say, stored, write
+from tests.web.steps import conversation, group, info, say, stored, write
 
 FOLDER = Path(__file__).parent
 GRAVE = {"serious", "critical"}
@@ -82,8 +82,7 @@ def test_no_view_has_a_serious_violation(
     page.get_by_role("option").first.wait_for()
     judge("group, with members offered")
     page.get_by_label("Message", exact=True).fill("")
-    page.get_by_role("button", name="More", exact=True).click()
-    page.get_by_role("menuitem", name="Group and members").click()
+    info(page)
     page.locator(".person").first.wait_for()
     judge("group and members")
     page.keyboard.press("Escape")

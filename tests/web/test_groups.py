@@ -9,15 +9,9 @@ from playwright.sync_api import Page, expect
 from tests.support.people import Person, befriend, new_name
 from tests.support.processes import AppServer
 from tests.web.browser import Device
-from tests.web.steps import choose, group, opened, pair, say, write
+from tests.web.steps import choose, group, info, opened, pair, say, write
 
 MakeDevice = Callable[..., Device]
-
-
-def info(page: Page) -> None:
-    """Open what is to be known of a group."""
-    page.get_by_role("button", name="More", exact=True).click()
-    page.get_by_role("menuitem", name="Group and members").click()
 
 
 def act_on(page: Page, username: str, action: str) -> None:

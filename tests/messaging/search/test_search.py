@@ -317,14 +317,19 @@ def fill(world: World, *, conversations: int, each: int) -> tuple[Device, list[U
     return alice, keys
 
 
-@pytest.mark.parametrize("scan", [segments.SCAN, 300])
-@pytest.mark.parametrize("within", [False, True])
-def test_pages_hold_everything_once_and_the_newest_first(
-    world: World, indexed: Any, within: bool, scan: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(segments, "SCAN", scan)
+@pytest.fixture(params=[segments.SCAN, 300])
+def scan(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How much a search reads at once, with limits of its ranges so small that every search meets them."""
+    size: int = request.param
+    monkeypatch.setattr(segments, "SCAN", size)
     monkeypatch.setattr(segments, "FIRST_RANGES", 1)
     monkeypatch.setattr(segments, "RANGES", 2)
+    return size
+
+
+@pytest.mark.usefixtures("scan")
+@pytest.mark.parametrize("within", [False, True])
+def test_pages_hold_everything_once_and_the_newest_first(world: World, indexed: Any, within: bool) -> None:
     alice, keys = fill(world, conversations=3, each=600)
     indexed()
     # Some came after the index was made.
@@ -369,14 +374,10 @@ def test_the_best_match_comes_first_and_the_newer_of_equal_ones(world: World, in
     assert [result["message"]["body"] for result in by_default] == expected
 
 
-@pytest.mark.parametrize("scan", [segments.SCAN, 300])
 @pytest.mark.parametrize("within", [False, True])
 def test_pages_by_relevance_hold_everything_once_whatever_is_sent_meanwhile(
     world: World, indexed: Any, within: bool, scan: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segments, "SCAN", scan)
-    monkeypatch.setattr(segments, "FIRST_RANGES", 1)
-    monkeypatch.setattr(segments, "RANGES", 2)
     monkeypatch.setattr(searching, "RANKED", 100)
     alice, keys = fill(world, conversations=3, each=600)
     # Some are better than others.
