@@ -225,8 +225,12 @@ async def tell_marks(node: Node, joined: list[Stream]) -> None:
 
 
 def _marks_of_several(by_user: dict[str, set[str]]) -> dict[str, dict[str, selectors.Marks]]:
-    """What each user may know of the marks in some conversations; blocking."""
-    return {user: stream.marks_of([UUID(user)], conversations)[0] for user, conversations in by_user.items()}
+    """What each user may know of the marks in some conversations; blocking, at one go."""
+    found = stream.marks_of([UUID(user) for user in by_user], set().union(*by_user.values()))
+    return {
+        user: {conversation: members for conversation, members in marks.items() if conversation in asked}
+        for (user, asked), marks in zip(by_user.items(), found, strict=True)
+    }
 
 
 def _offer_marks(local: LocalUser, marks: dict[str, selectors.Marks]) -> None:
