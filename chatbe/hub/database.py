@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -225,6 +226,32 @@ class Lane:
         self.give_up(psycopg.OperationalError("closed"))
 
 
+class Opening:
+    """A connection that a thread is making for a loop that may be gone before it is there."""
+
+    def __init__(self, connect: Callable[[], psycopg.Connection[Any]]) -> None:
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._made: psycopg.Connection[Any] | None = None
+        self._abandoned = False
+
+    def run(self) -> psycopg.Connection[Any]:
+        """Connect; for the thread."""
+        made = self._connect()
+        with self._lock:
+            self._made = made
+            if self._abandoned:
+                made.close()
+        return made
+
+    def abandon(self) -> None:
+        """Nobody takes it any more: it is closed, now or as soon as it is there."""
+        with self._lock:
+            self._abandoned = True
+            if self._made is not None:
+                self._made.close()
+
+
 class LoopConnection(ABC):
     """libpq's connection on the event loop: what is alike for all who ask by one, one thing at a time."""
 
@@ -248,6 +275,15 @@ class LoopConnection(ABC):
     @abstractmethod
     def _lost(self, error: Exception) -> None:
         """The connection is gone; whether what was asked was committed is unknown."""
+
+    async def _made(self, connect: Callable[[], psycopg.Connection[Any]]) -> psycopg.Connection[Any]:
+        """Connect in a thread; who is cancelled meanwhile leaves no connection open."""
+        opening = Opening(connect)
+        try:
+            return await self._loop.run_in_executor(None, opening.run)
+        except asyncio.CancelledError:
+            opening.abandon()
+            raise
 
     def _attach(self, raw: psycopg.Connection[Any]) -> pq.abc.PGconn:
         """Have the loop drive a connection."""
@@ -336,7 +372,7 @@ class Line(LoopConnection):
     async def _open(self) -> None:
         """Connect in a thread, then ask."""
         try:
-            raw = await self._loop.run_in_executor(None, self._connect)
+            raw = await self._made(self._connect)
         except (psycopg.Error, OSError) as error:
             logger.warning("no connection to the database", extra={"reason": type(error).__name__})
             self._end(error)

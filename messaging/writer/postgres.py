@@ -203,7 +203,7 @@ class PostgresBackend(database.LoopConnection):
     ) -> None:
         """Connect in a thread, prepare, then store the batch."""
         try:
-            raw = await self._loop.run_in_executor(None, self._prepared)
+            raw = await self._made(self._prepared)
         except (psycopg.Error, OSError) as error:
             away = DatabaseAway()
             away.__cause__ = error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -136,6 +137,32 @@ async def test_a_long_answer_holds_up_nobody(asked: Database) -> None:
     await asyncio.sleep(0)
     assert await asyncio.wait_for(asked.ask(ECHO, "quick"), 10) == b"quick"
     assert not sleeping.done()
+    sleeping.cancel()
+
+
+async def test_who_is_cancelled_while_it_connects_leaves_no_connection_open() -> None:
+    made: list[psycopg.Connection[Any]] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def connect() -> psycopg.Connection[Any]:
+        begun.set()
+        go_on.wait(10)
+        made.append(database.connect())
+        return made[0]
+
+    asked = Database(connect)
+    before = asyncio.all_tasks()
+    waiting = asked.ask(ECHO, "never")
+    while not begun.is_set():
+        await asyncio.sleep(0.01)
+    (opening,) = asyncio.all_tasks() - before
+    opening.cancel()
+    await asyncio.wait([opening])
+    go_on.set()
+    while not (made and made[0].closed):
+        await asyncio.sleep(0.01)
+    waiting.cancel()
+    asked.close()
 
 
 async def test_a_connection_that_was_cut_while_idle_is_not_noticed(asked: Database) -> None:

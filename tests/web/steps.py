@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import uuid
+from collections.abc import Callable
 
 from playwright.sync_api import Locator, Page, expect
 
@@ -65,6 +67,14 @@ def write(page: Page, body: str) -> None:
     """Type a message and send it."""
     page.get_by_label("Message", exact=True).fill(body)
     page.get_by_label("Message", exact=True).press("Enter")
+
+
+def until(page: Page, holds: Callable[[], bool]) -> None:
+    """Wait for what happens outside the page; its routes go on only while Playwright does."""
+    deadline = time.monotonic() + 20
+    while not holds():
+        page.wait_for_timeout(20)
+        assert time.monotonic() < deadline
 
 
 def shown(page: Page) -> list[str]:

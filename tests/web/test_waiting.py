@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 
 from playwright.sync_api import Page, WebSocketRoute, expect
 
 from tests.support.processes import AppServer
 from tests.web.browser import Device
-from tests.web.steps import conversation, opened, pair, shown, stored, waiting, write
+from tests.web.steps import conversation, opened, pair, shown, stored, until, waiting, write
 
 MakeDevice = Callable[..., Device]
 SOCKET = re.compile("/v1/ws")
@@ -94,18 +93,25 @@ def test_an_ack_that_never_comes_leaves_it_waiting(device: MakeDevice, servers: 
     hers = device()
     page = hers.page
 
+    told: list[str] = []
+
     def keep_acks(socket: WebSocketRoute) -> None:
         server = socket.connect_to_server()
-        server.on_message(lambda text: None if '"ack"' in str(text) else socket.send(text))
+
+        def pass_on(text: str | bytes) -> None:
+            if '"ack"' not in str(text):
+                socket.send(text)
+                told.append(str(text))
+
+        server.on_message(pass_on)
 
     page.route_web_socket(SOCKET, keep_acks)
     page = opened(hers, alice, identity)
+    # Whatever the page fetches when it opens is there: none of it can tell of the message.
+    expect(page.locator(".row .body")).to_have_text(["before"])
+    until(page, lambda: any('"synced"' in text for text in told))
     write(page, "stored, but who knows")
-    deadline = time.monotonic() + 20
-    while len(bodies(bob.history(identity))) < 2:
-        # The route goes on only while Playwright does.
-        page.wait_for_timeout(20)
-        assert time.monotonic() < deadline
+    until(page, lambda: len(bob.history(identity)) == 2)
     assert bodies(bob.history(identity)) == ["before", "stored, but who knows"]
     expect(waiting(page)).to_have_count(1)
     page = anew(hers, page, identity)
