@@ -17,6 +17,9 @@ def grow(target: Target, *, start: int, total: int) -> int:
         target.populate("mass", start=0, stop=PAIRS, each=FIRST // PAIRS)
     if stop > PAIRS:
         target.populate("mass", start=max(start, PAIRS), stop=stop, each=EACH)
+    # A database that has grown by itself has its search index; what an import leaves to the servers
+    # would be made in the background of the large stages only.
+    target.populate("search_index")
     target.settle()
     return stop
 
