@@ -388,8 +388,75 @@ class Own:
     """What they have muted, and what they once had: devices that were away learn of both."""
 
 
-def own_of(users: Sequence[UUID], conversations: Collection[str] | None = None) -> list[Own]:
-    """Of each user: what is told of their conversations, or of some of these; two statements for all."""
+# By look-ups, as above; of a large group no other member is read.
+OWN_OF = f"""
+     SELECT r.conversation_id, c.begun, m.user_id = r.user_id,
+            (SELECT concat(u.read_receipts::int, u.username) FROM accounts_user u WHERE u.id = m.user_id),
+            m.read_seq, m.delivered_seq, extract(epoch FROM m.muted_until),
+            c.direct AND m.user_id <> r.user_id AND (
+                EXISTS (SELECT FROM accounts_block b WHERE b.blocker_id = r.user_id AND b.blocked_id = m.user_id)
+                OR EXISTS (SELECT FROM accounts_block b WHERE b.blocker_id = m.user_id AND b.blocked_id = r.user_id))
+       FROM messaging_membership r
+      CROSS JOIN LATERAL (
+            SELECT v.kind = 'direct' AS direct, v.head_rev > 0 AS begun, v.member_count
+              FROM messaging_conversation v WHERE v.id = r.conversation_id OFFSET 0) c
+      CROSS JOIN LATERAL (
+            SELECT r.user_id, r.read_seq, r.delivered_seq, r.muted_until WHERE c.begun OR r.muted_until IS NOT NULL
+             UNION ALL
+            SELECT x.user_id, x.read_seq, x.delivered_seq, NULL
+              FROM messaging_membership x
+             WHERE c.begun AND c.member_count <= {selectors.RECEIPTS_TOLD}
+               AND x.conversation_id = r.conversation_id AND x.user_id <> r.user_id AND x.active OFFSET 0) m
+      WHERE r.user_id = $1::uuid AND r.active"""  # noqa: S608 - a constant
+
+
+def _own_from_text(rows: list[Row], user: UUID) -> Own:  # noqa: ARG001 - answers have the question's arguments
+    members = []
+    for conversation, begun, mine, member, read_seq, delivered_seq, muted, blocked in rows:
+        if conversation is not None and member is not None:
+            members.append((
+                conversation.decode(), begun == b"t", mine == b"t", member[1:].decode(), int(read_seq or 0),
+                int(delivered_seq or 0), None if muted is None else _moment(muted.decode()), member[:1] == b"1",
+                blocked == b"t",
+            ))  # fmt: skip
+    return _own(members)
+
+
+_OwnRow = tuple[str, bool, bool, str, int, int, datetime | None, bool, bool]
+"""Conversation, begun, whether the member is the reader, name, read, delivered, muted until, whether their
+receipts are shown, whether one has blocked the other of a direct conversation."""
+
+
+def _own(members: Sequence[_OwnRow]) -> Own:
+    """What one reader is told, from the members of their conversations."""
+    own = Own()
+    marks, muted = own.marks, own.muted
+    reserved = any(mine and not shown for _, _, mine, *_, shown, _ in members)
+    for conversation, begun, mine, username, read_seq, delivered_seq, until, shown, blocked in members:
+        if begun:
+            if blocked:
+                told = (0, 0)
+            elif mine or (shown and not reserved):
+                told = (read_seq, delivered_seq)
+            else:
+                told = (0, delivered_seq)
+            if conversation in marks:
+                marks[conversation][username] = told
+            else:
+                marks[conversation] = {username: told}
+        if mine and until is not None:
+            muted.append(frames.Muted(conversation, clock.optional_timestamp(selectors.muted_until(until))))
+    muted.sort(key=attrgetter("conversation"))
+    return own
+
+
+@put_by_loop(OWN_OF, values=_user_value, answer=_own_from_text)
+def own_of(user: UUID) -> Own:
+    """What a user is told of their conversations; two statements."""
+    return _own_of([user], None)[0]
+
+
+def _own_of(users: Sequence[UUID], conversations: Collection[str] | None) -> list[Own]:
     rows = Membership.objects.filter(
         Q(conversation__member_count__lte=selectors.RECEIPTS_TOLD)
         | Q(user=F("conversation__memberships__user")),
@@ -401,38 +468,25 @@ def own_of(users: Sequence[UUID], conversations: Collection[str] | None = None) 
     )
     if conversations is not None:
         rows = rows.filter(conversation__in=map(UUID, conversations))
-    members = list(
-        rows.order_by("conversation_id", "user_id").values_list(
-            "conversation__memberships__user_id", "conversation_id", "conversation__kind",
-            "conversation__head_rev", "user_id", "user__username", "read_seq", "delivered_seq", "muted_until",
-            "user__read_receipts",
-        )
+    members = rows.values_list(
+        "conversation__memberships__user_id", "conversation_id", "conversation__kind", "conversation__head_rev",
+        "user_id", "user__username", "read_seq", "delivered_seq", "muted_until", "user__read_receipts",
     )  # fmt: skip
-    reserved = {reader for reader, _, _, _, member, *_, shown in members if reader == member and not shown}
     blocked = accounts.blocks_around(users=users)
-    found: dict[UUID, Own] = {user: Own() for user in users}
-    last, name = None, ""
+    found: dict[UUID, list[_OwnRow]] = {user: [] for user in users}
     for reader, conversation, kind, head, member, username, read_seq, delivered_seq, muted, shown in members:
-        if conversation != last:
-            # Many rows of one conversation come together.
-            last, name = conversation, str(conversation)
-        own = found[reader]
-        if head:
-            hidden = member != reader and (reader in reserved or not shown)
-            told = (0 if hidden else read_seq, delivered_seq)
-            if kind == Conversation.Kind.DIRECT and (reader, member) in blocked:
-                told = (0, 0)
-            own.marks.setdefault(name, {})[username] = told
-        if member == reader and muted is not None:
-            own.muted.append(frames.Muted(name, clock.optional_timestamp(selectors.muted_until(muted))))
-    return [found[user] for user in users]
+        apart = kind == Conversation.Kind.DIRECT and (reader, member) in blocked
+        found[reader].append((
+            str(conversation), head > 0, member == reader, username, read_seq, delivered_seq, muted, shown, apart,
+        ))  # fmt: skip
+    return [_own(found[user]) for user in users]
 
 
 def marks_of(
     users: Sequence[UUID], conversations: Collection[str] | None = None
 ) -> list[dict[str, selectors.Marks]]:
-    """The marks alone of `own_of`."""
-    return [own.marks for own in own_of(users, conversations)]
+    """The marks alone of `own_of`, of several users, or of some of their conversations; two statements for all."""
+    return [own.marks for own in _own_of(users, conversations)]
 
 
 def marks_chunks(marks: Mapping[str, selectors.Marks]) -> Iterator[dict[str, selectors.Marks]]:

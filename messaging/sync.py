@@ -296,7 +296,7 @@ async def _send_marks(socket: SocketConsumer, *, any_at_all: bool) -> None:
         await _write_events(socket, [frames.Marks({})])
         return
     user_id = socket.identity.user_id
-    own = await socket.node.call_together(stream.own_of, user_id)
+    own = await socket.node.call(stream.own_of, user_id)
     # What has been joined since is told with the group itself.
     followed = {topic.id for topic in socket.user.topics}
     known = {conversation: members for conversation, members in own.marks.items() if conversation in followed}

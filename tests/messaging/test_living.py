@@ -465,7 +465,7 @@ def test_a_conversation_is_muted_until_a_time(
     assert talk.bob.put(path, until=None).status_code == 204
     assert talk.mine(talk.bob)["muted_until"] is None
     # A device that was away is told that it is no longer so.
-    assert [event.until for event in stream.own_of([talk.bob.user.pk])[0].muted] == [None]
+    assert [event.until for event in stream.own_of(talk.bob.user.pk).muted] == [None]
     for until in ("2001-01-31T12:00:00Z", "soon", 7, "9999-12-31T23:59:59Z"):
         assert talk.bob.put(path, until=until).status_code == 400
     assert talk.bob.put(path).status_code == 400
