@@ -83,9 +83,6 @@ async def start(socket: SocketConsumer, frame: frames.Sync) -> None:
         await _serve(socket, plan.wanted, plan.cursors)
         socket.answer(frames.Synced(ref=frame.ref))
         _go_live(socket, plan.cursors)
-        if socket.missed:
-            for part in socket.node.parts:
-                part.caught_up(socket)
     except Gone:
         return
     except ChatError as error:
@@ -110,8 +107,6 @@ async def catch_up(socket: SocketConsumer) -> None:
                 pending.setdefault(conversation, rev)
             wanted = await _wanted(socket, pending)
             await _serve(socket, wanted, pending)
-            for part in socket.node.parts:
-                part.caught_up(socket)
             _go_live(socket, pending)
         except Gone:
             return
@@ -315,7 +310,8 @@ async def _write(socket: SocketConsumer, ready: list[bytes]) -> None:
 
 
 def _go_live(socket: SocketConsumer, cursors: dict[str, int]) -> None:
-    """Join the hub's positions; in one turn of the loop, so that nothing slips between."""
+    """Join the hub's positions, in one turn of the loop, so that nothing slips between; then what was missed beside
+    the stream."""
     _alive(socket)
     hub = socket.node.hub
     for conversation, rev in cursors.items():
@@ -325,6 +321,10 @@ def _go_live(socket: SocketConsumer, cursors: dict[str, int]) -> None:
             socket.skip[conversation] = rev
             hub.note_head(conversation, rev)
     socket.go_live(cursors)
+    if socket.missed:
+        socket.missed = False
+        for part in socket.node.parts:
+            part.caught_up(socket)
 
 
 class DatabaseSource:

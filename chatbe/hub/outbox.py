@@ -69,7 +69,7 @@ class Outbox:
         self.openings: dict[str, bytes] | None = None
         """Conversation → the frame of the event that goes before its first, which an ack stands for."""
         self.missed = False
-        """Whether an event that is not of the stream was left out while it began."""
+        """Whether an event that is not of the stream was left out while it began, or may have been since."""
         self.missed_marks = False
         """Whether a receipt was left out while catching up."""
         self.lagging_since = 0.0
@@ -112,7 +112,7 @@ class Outbox:
             if self.transport.buffered <= self.limit:
                 self.transport.write_frames(frame)
             else:
-                self._begin_to_lag()
+                self._overflow()
                 self._note(conversation, rev)
         elif state is State.CATCHING_UP:
             if not (self.skip and self._has(conversation, rev)):
@@ -176,12 +176,14 @@ class Outbox:
         if state is LIVE or (state in (State.CATCHING_UP, State.WAITING) and not in_stream):
             if self.transport.buffered <= self.limit:
                 self.transport.write_frames(frame)
-            elif state is State.LIVE:
-                self._begin_to_lag()
+            elif state is LIVE:
+                self._overflow()
             else:
                 self.missed = True
         elif state is State.CATCHING_UP:
             self._hold(("", 0, frame))
+        elif not in_stream:
+            self.missed = True
 
     def fall_behind(self, conversation: str, position: int) -> None:
         """The stream of one conversation must go on from `position`, read from the database."""
@@ -294,6 +296,10 @@ class Outbox:
                     self._note(conversation, rev)
                 else:
                     self.missed_marks = True
+
+    def _overflow(self) -> None:
+        self.missed = True
+        self._begin_to_lag()
 
     def _begin_to_lag(self) -> None:
         self.state = State.LAGGING

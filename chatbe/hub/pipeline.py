@@ -240,7 +240,8 @@ class RedisPipeline(asyncio.Protocol):
             while True:
                 try:
                     connection = await self._connect()
-                except (RedisError, OSError) as error:
+                except (RedisError, OSError, RuntimeError) as error:
+                    # RuntimeError is uvloop's, where it notices the end of a connection first.
                     self._lose(str(error))
                 else:
                     failures = 0
@@ -276,18 +277,26 @@ class RedisPipeline(asyncio.Protocol):
         connection: Connection = create_pool(settings).make_connection()
         try:
             await connection.connect()
+            self._take_over(connection)
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        # redis-py reads one answer per coroutine call; here a whole read is parsed at once. All
-        # answers of the handshake have been read, so nothing is left behind in redis-py's buffers.
+        return connection
+
+    def _take_over(self, connection: Connection) -> None:
+        """Read the connection's stream: redis-py reads one answer per coroutine call, here a whole read is parsed.
+
+        All answers of the handshake have been read, so nothing is left behind in redis-py's buffers.
+        """
         writer = connection._writer  # noqa: SLF001 - it has no public name
         if writer is None:
             raise ConnectionResetError("closed by Redis at once")
         transport = writer.transport
         transport.set_protocol(self)
+        if transport.is_closing():
+            # Its end was told to redis-py, and will not be told again.
+            raise ConnectionResetError("closed by Redis at once")
         self.connection_made(transport)
-        return connection
 
     # --- asyncio.Protocol --------------------------------------------------------------------------
 
@@ -306,7 +315,8 @@ class RedisPipeline(asyncio.Protocol):
             batches = dict.fromkeys(again, batch)
             self._subscriptions.update(batches)
             self._add_subscribes(batches)
-        self._flush()
+        if not self._flush():
+            return
         if self._attempt is not None:
             self._attempt.set_result(None)
             self._attempt = None
@@ -361,11 +371,11 @@ class RedisPipeline(asyncio.Protocol):
             self._flush_due = True
             self._loop.call_soon(self._flush)
 
-    def _flush(self) -> None:
-        """Write all that this turn of the loop has queued, in one piece."""
+    def _flush(self) -> bool:
+        """Write all that this turn of the loop has queued, in one piece; False where there is no connection."""
         self._flush_due = False
         if self._transport is None:
-            return
+            return False
         if self._to_unsubscribe:
             self._add_control(b"UNSUBSCRIBE", list(self._to_unsubscribe))
             self._to_unsubscribe.clear()
@@ -373,10 +383,17 @@ class RedisPipeline(asyncio.Protocol):
             self._add_subscribes(self._to_subscribe)
             self._to_subscribe.clear()
         if self._control or self._outgoing:
-            self._transport.write(b"".join([*self._control, *self._outgoing]))
+            try:
+                self._transport.write(b"".join([*self._control, *self._outgoing]))
+            except RuntimeError as error:
+                # What uvloop raises where it has noticed the end of the connection before it told so.
+                self._transport.set_protocol(asyncio.Protocol())
+                self.connection_lost(error)
+                return False
             self._control.clear()
             self._outgoing.clear()
             self._outgoing_bytes = 0
+        return True
 
     def _add_subscribes(self, batches: dict[bytes, _Batch]) -> None:
         self._add_control(b"SUBSCRIBE", list(batches))

@@ -217,7 +217,9 @@ class Host(asyncio.Protocol):
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py has no types there
         try:
             await connection.connect()  # type: ignore[no-untyped-call]  # redis-py has no types there
-        except (RedisError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - told to all who wait
+            # Not of redis-py and the system alone: uvloop raises RuntimeError where it notices the end first.
+            connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001 - it has no public form
             self._fail(error)
             return
         # All answers of redis-py's handshake have been read, so nothing is left behind in its buffers.

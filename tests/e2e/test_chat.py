@@ -294,3 +294,23 @@ def test_a_drain_says_bye_with_a_ticket_for_the_next_socket(deployment: Deployme
     server.start()
     again = Socket(server.socket_url, query=f"?otp={bye['otp']}&username=bob")
     assert again.expect("welcome")["user"] == "bob"
+
+
+def test_who_is_added_to_a_group_is_not_told_their_contacts_again(servers: list[AppServer]) -> None:
+    alice, bob = Person(servers[0].url, new_name("alice")), Person(servers[1].url, new_name("bob"))
+    befriend(alice, bob)
+    socket = bob.live()
+    before = len(socket.of_type("friends"))
+    answer = alice.http.post(
+        "/v1/conversations", json={"kind": "group", "title": "Group", "members": [bob.username]}
+    )
+    assert answer.status_code == 201, answer.text
+    group = answer.json()["id"]
+    socket.expect("conversation", lambda frame: frame["conversation"]["id"] == group)
+    with alice.live() as writer:
+        writer.send(
+            type="send", ref="m", to={"conversation": group}, client_id=str(uuid.uuid4()), body="Hello"
+        )
+        socket.expect("message", lambda frame: frame["message"]["body"] == "Hello")
+    assert len(socket.of_type("friends")) == before
+    socket.close()

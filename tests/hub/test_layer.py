@@ -22,6 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from redis import Redis
+from redis.asyncio.connection import AbstractConnection
 
 from chatbe.hub.layer import Loss, Message, PipelinedRedisChannelLayer, PipelinedRedisLoopLayer
 from tests.support.servers import RedisServer
@@ -484,6 +485,68 @@ async def test_a_killed_redis_is_told_and_all_is_subscribed_again_before_its_ret
     await layer.group_send("joined.while.away", {"type": "hello"})
     assert await received(layer, channel) == {"type": "hello"}
     assert losses.reasons == ["disconnected", "reconnected"]
+
+
+async def test_a_connection_that_ends_while_it_is_made_is_made_again(
+    make_layer: MakeLayer, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvloop raises RuntimeError where it has noticed an end that it has not told of yet."""
+    connect = AbstractConnection.connect
+    attempts = 0
+
+    async def ends_at_first(connection: AbstractConnection) -> None:
+        nonlocal attempts
+        attempts += 1
+        await connect(connection)  # type: ignore[no-untyped-call]  # redis-py has no types there
+        if attempts == 1:
+            raise RuntimeError("unable to perform operation on <TCPTransport closed=True>")
+        if attempts == 2:
+            reader, writer = connection._reader, connection._writer
+            assert reader is not None
+            assert writer is not None
+            writer.transport.abort()
+            # Its end is told to redis-py's own protocol.
+            while not reader.at_eof():
+                await asyncio.sleep(0)
+
+    monkeypatch.setattr(AbstractConnection, "connect", ends_at_first)
+    layer = make_layer(redis_server.url, **QUICK)
+    loop_layer = layer.loop_layer()
+    losses = Losses(loop_layer)
+    channel = await layer.new_channel()
+    await layer.group_add("room", channel)
+    await losses.until("reconnected")
+    assert attempts == 3
+    await layer.group_send("room", {"type": "hello"})
+    assert await received(layer, channel) == {"type": "hello"}
+
+
+async def test_a_transport_that_is_closed_already_is_a_lost_connection(
+    make_layer: MakeLayer, redis_server: RedisServer
+) -> None:
+    layer = make_layer(redis_server.url, **QUICK)
+    loop_layer = layer.loop_layer()
+    losses = Losses(loop_layer)
+    channel = await layer.new_channel()
+    await layer.group_add("room", channel)
+    (pipeline,) = loop_layer._shards
+    transport = pipeline._transport
+    assert transport is not None
+
+    class Closed:
+        """As uvloop's is, where it has noticed the end."""
+
+        def __init__(self, real: asyncio.WriteTransport) -> None:
+            self.set_protocol = real.set_protocol
+
+        def write(self, data: bytes) -> None:
+            raise RuntimeError("unable to perform operation on <TCPTransport closed=True>")
+
+    pipeline._transport = Closed(transport)  # type: ignore[assignment]  # what the pipeline uses of one here
+    await layer.group_send("room", {"type": "lost"})
+    await losses.until("reconnected")
+    await layer.group_send("room", {"type": "hello"})
+    assert await received(layer, channel) == {"type": "hello"}
 
 
 async def test_publishes_without_an_answer_are_counted(

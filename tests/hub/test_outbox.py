@@ -301,6 +301,27 @@ def test_what_is_left_out_before_the_stream_is_remembered(box: Box) -> None:
     assert box.sent() == []
 
 
+def test_what_is_left_out_while_it_lags_is_remembered(box: Box) -> None:
+    box.live()
+    box.go_on_from(C, 7)
+    assert (box.state, box.missed) == (State.LAGGING, False), "nothing has been left out yet"
+    box.offer_event(RECEIPT, in_stream=True)
+    assert not box.missed, "the marks are read anyway"
+    box.offer_event(RECEIPT, in_stream=False)
+    assert box.missed
+
+
+@pytest.mark.parametrize("what", ["change", "event"])
+def test_who_does_not_read_may_have_missed_something(box: Box, what: str) -> None:
+    box.live()
+    box.fill()
+    if what == "change":
+        box.offer_change(C, 1, event(1))
+    else:
+        box.offer_event(RECEIPT, in_stream=True)
+    assert (box.state, box.missed) == (State.LAGGING, True)
+
+
 def test_a_closed_socket_takes_nothing(box: Box) -> None:
     box.live()
     box.state = State.CLOSED

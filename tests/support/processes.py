@@ -242,6 +242,7 @@ class Deployment:
             **{name: value for name, value in os.environ.items() if not name.startswith(_OURS)},
             "CHATBE_ENV_FILE": "none",
             "CHATBE_VAR_DIR": str(self.folder),
+            "DJANGO_SETTINGS_MODULE": "tests.support.settings",
             "PYTHONUNBUFFERED": "1",
             "SECRET_KEY": secrets.token_hex(32),
         }

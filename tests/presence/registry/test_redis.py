@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from redis.asyncio.connection import AbstractConnection
 
 from presence.registry.base import Lease, PresenceUnavailable, Terms
 from presence.registry.redis import Host, RedisReader, RedisRegistry, place_of
@@ -179,6 +180,30 @@ async def test_a_transport_that_is_closed_already_is_a_lost_connection(first: Re
     host._transport = Closed(host._transport)  # type: ignore[assignment]  # what `Host` uses of one
     statuses = await asyncio.wait_for(first.read([ALICE]), 5)
     assert statuses[ALICE].online
+
+
+async def test_a_connection_that_ends_while_it_is_made_is_made_again(
+    first: RedisRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvloop raises RuntimeError where it has noticed an end that it has not told of yet."""
+    connect = AbstractConnection.connect
+
+    async def ends(connection: AbstractConnection) -> None:
+        await connect(connection)  # type: ignore[no-untyped-call]  # redis-py has no types there
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AbstractConnection, "connect", ends)
+        with pytest.raises(PresenceUnavailable):
+            await asyncio.wait_for(first.connect(ALICE, "c1", "s1"), 5)
+    while True:
+        try:
+            await first.connect(ALICE, "c1", "s1")
+        except PresenceUnavailable:
+            await asyncio.sleep(0.02)
+        else:
+            break
+    assert (await first.read([ALICE]))[ALICE].online
 
 
 async def test_a_redis_that_hangs_is_unavailable_within_the_timeout_for_all_who_wait(
