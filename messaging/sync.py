@@ -84,8 +84,7 @@ async def start(socket: SocketConsumer, frame: frames.Sync) -> None:
         socket.answer(frames.Synced(ref=frame.ref))
         _go_live(socket, plan.cursors)
         if socket.missed:
-            for part in socket.node.parts:
-                part.caught_up(socket)
+            socket.tell_afresh()
     except Gone:
         return
     except ChatError as error:
@@ -110,8 +109,7 @@ async def catch_up(socket: SocketConsumer) -> None:
                 pending.setdefault(conversation, rev)
             wanted = await _wanted(socket, pending)
             await _serve(socket, wanted, pending)
-            for part in socket.node.parts:
-                part.caught_up(socket)
+            socket.tell_afresh()
             _go_live(socket, pending)
         except Gone:
             return
