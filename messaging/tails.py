@@ -193,15 +193,15 @@ class TailPart:
             return
         now = time.monotonic()
         found = await self.node.call(ask, self._snapshot)
-        if found.epoch != self.node.epoch or found.xmax < self._xmax:
+        for conversation, head in found.heads.items():
+            hub.note_head(conversation, head)
+        if found.epoch != self.node.epoch or found.xmax < self._xmax or await hub.is_ahead():
             logger.error("the database went back", extra={"node": self.node.id})
             await self._begin_afresh()
         elif now - self._asked_at > KEPT_SECONDS / 2:
             # The log may have been cut meanwhile: of what was opened, of rights and of marks nothing else tells.
             logger.warning("could not ask for too long", extra={"node": self.node.id})
             await self._begin_afresh()
-        for conversation, head in found.heads.items():
-            hub.note_head(conversation, head)
         if found.opened and hub.users:
             # One member may follow it here while the news of it was lost for the other.
             for conversation, user in await self.node.call(members_here, list(found.opened), list(hub.users)):
