@@ -186,9 +186,12 @@ class TailPart:
         hub = self.node.hub
         if connection.vendor != "postgresql":
             moment = clock.now()
+            if await self.node.call(stream.epoch) != self.node.epoch or await hub.is_ahead():
+                await self._database_went_back()
             for conversation, user in await self.node.call(opened_since, self._looked_at - SLOWEST_COMMIT):
                 hub.discover(conversation, user)
             await hub.check_all()
+            hub.forget_heard()
             self._looked_at = moment
             return
         now = time.monotonic()
@@ -196,8 +199,7 @@ class TailPart:
         for conversation, head in found.heads.items():
             hub.note_head(conversation, head)
         if found.epoch != self.node.epoch or found.xmax < self._xmax or await hub.is_ahead():
-            logger.error("the database went back", extra={"node": self.node.id})
-            await self._begin_afresh()
+            await self._database_went_back()
         elif now - self._asked_at > KEPT_SECONDS / 2:
             # The log may have been cut meanwhile: of what was opened, of rights and of marks nothing else tells.
             logger.warning("could not ask for too long", extra={"node": self.node.id})
@@ -239,6 +241,10 @@ class TailPart:
             await socket.judge_session()
         for part in self.node.parts:
             part.rights_changed(user)
+
+    async def _database_went_back(self) -> None:
+        logger.error("the database went back", extra={"node": self.node.id})
+        await self._begin_afresh()
 
     async def _begin_afresh(self) -> None:
         """Nothing that this process knows of the database holds: close every socket, forget every position."""

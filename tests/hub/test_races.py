@@ -20,7 +20,7 @@ from chatbe.wire import codec, frames
 from chatbe.wire.codes import CloseCode
 from chatbe.wire.websocket import encode_text_frame
 from messaging import selectors
-from messaging.models import Conversation, Message
+from messaging.models import Conversation, Epoch, Message
 from tests.support import hubs
 from tests.support.hubs import Frame, Process, Wire, World
 
@@ -548,6 +548,50 @@ def test_a_suspension_closes_every_socket(world: World) -> None:
     world.pass_time(0.1)
     assert [wire.code for wire in wires] == [4003, 4003]
     assert other.code is None
+
+
+def test_what_was_heard_is_kept_for_a_while_only(world: World) -> None:
+    here = world.process()
+    alice, bob = world.friends(2)
+    a, b = world.live(here, alice), world.live(here, bob)
+    kept = []
+    for seq in range(1, 9):
+        conversation = said(world, a, bob, str(seq))
+        b.send(type="read", conversation=conversation, seq=seq)
+        world.pass_time(1.0)
+        world.run(here.look())
+        kept.append(len(here.hub._heard) + len(here.hub._heard_before))
+    assert a.of_type("receipt")[-1]["read"] == 8
+    assert max(kept) <= 4, "two spans of one receipt for each of the two"
+
+
+def test_a_database_that_went_back_closes_every_socket(world: World) -> None:
+    """Revs that are given again would be dropped as old."""
+    here = world.process()
+    alice, bob = world.friends(2)
+    a, b = world.live(here, alice), world.live(here, bob)
+    conversation = said(world, a, bob, "1", "2", "3")
+    Message.objects.filter(conversation=uuid.UUID(conversation), seq__gt=1).delete()
+    Conversation.objects.filter(pk=conversation).update(head_rev=1, last_seq=1)
+    said(world, a, bob, "2 again")
+    world.run(here.look())
+    assert (a.code, b.code) == (CloseCode.RESTARTING, CloseCode.RESTARTING)
+    a, b = world.live(here, alice), world.live(here, bob)
+    said(world, a, bob, "3 again")
+    assert (stream(a), stream(b)) == (["ack 3 again"], ["3 again"])
+    world.run(here.look())
+    assert (a.code, b.code) == (None, None)
+
+
+def test_another_epoch_closes_every_socket(world: World) -> None:
+    here = world.process()
+    alice, bob = world.friends(2)
+    a = world.live(here, alice)
+    said(world, a, bob, "1")
+    Epoch.objects.update(value="another")
+    world.run(here.look())
+    assert a.code == CloseCode.RESTARTING
+    assert world.connect(here, alice).frames[0]["epoch"] == "another"
 
 
 # --- the writer --------------------------------------------------------------------------------------
