@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from accounts.models import User
 from chatbe.core import clock
 from chatbe.hub import fanout
 from chatbe.hub.consumer import SocketConsumer
+from chatbe.hub.registry import Identity
 from chatbe.wire import codec, frames
 from chatbe.wire.codes import CloseCode
 from chatbe.wire.websocket import encode_text_frame
@@ -447,6 +449,45 @@ def test_a_client_that_reads_no_answers_is_not_read(world: World, monkeypatch: p
     world.pass_time(1.0)
     assert [frame["ref"] for frame in a.of_type("heartbeat")] == [str(number) for number in range(1000)]
     assert not a.paused
+
+
+def test_a_client_that_reads_no_answers_leaves_nothing_on_a_plain_asgi_server(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end comes by `receive`, which must be called again for it."""
+    monkeypatch.setattr(settings, "CHATBE_OUTBOX_BYTES", 1000)
+    here = world.process()
+    bob = world.user()
+    world.identities["otp"] = Identity(bob.pk, bob.username, uuid.uuid4(), hubs.FOREVER)
+    socket, inbox, gone = SocketConsumer(), asyncio.Queue[Frame](), asyncio.Event()
+    inbox.put_nowait({"type": "websocket.connect"})
+
+    async def send(message: Frame) -> None:
+        if "heartbeat" in json.loads(message.get("text", "{}")).get("type", ""):
+            await gone.wait()
+            raise ConnectionResetError
+
+    async def serve() -> None:
+        scope = {"type": "websocket", "query_string": f"otp=otp&username={bob.username}".encode()}
+        await socket(scope, inbox.get, send)
+
+    served = here.spawn(serve())
+    for _ in range(100):
+        inbox.put_nowait({"type": "websocket.receive", "text": '{"type": "heartbeat"}'})
+    world.pass_time(1.0)
+    assert socket.choked
+    socket.judge_slowness(world.loop.time())
+    socket.judge_slowness(world.loop.time() + settings.CHATBE_SLOW_READER_TIMEOUT + 1)
+    assert socket.closed
+    inbox.put_nowait({"type": "websocket.disconnect", "code": 1006})
+    world.run(_soon(gone.set))
+    world.pass_time()
+    assert served.done()
+    assert not here.hub.sockets
+
+
+async def _soon(act: Callable[[], None]) -> None:
+    act()
 
 
 def test_a_burst_is_read_no_further_than_answers_are_owed(world: World) -> None:
