@@ -17,7 +17,7 @@ from typing import Any, Final
 import psycopg
 import redis.exceptions
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation, ValidationError
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.request import UnreadablePostError
 from django.views import defaults
@@ -36,8 +36,10 @@ WHOLE_BODY: Final = "body"
 _OUT_OF_REACH = (
     OperationalError,
     InterfaceError,
+    InternalError,  # a database that takes no writes, among others
     psycopg.OperationalError,  # the pool's timeout is one, raised outside Django's wrapper
     psycopg.InterfaceError,
+    psycopg.InternalError,
     redis.exceptions.ConnectionError,
     redis.exceptions.TimeoutError,
 )

@@ -346,9 +346,12 @@ class MessagingPart:
                 markers, self._markers = self._markers, {}
                 try:
                     moved = await self.node.call(services.marks_move, moves=moves)
-                except Unavailable as error:
+                except Exception as error:
+                    refusal = error if isinstance(error, Unavailable) else Unavailable()
+                    if refusal is not error:
+                        logger.exception("marks cannot be moved")
                     for waiting in markers.values():
-                        _refuse_marks(waiting, error)
+                        _refuse_marks(waiting, refusal)
                     continue
                 for key, mark in moved.items():
                     if mark is not None:

@@ -334,9 +334,13 @@ def _store(item: Item, route: Route, username: str) -> Verdict:
     node = nodes.current()
     if node is not None:
         # The part's module knows these services; it is found by the node.
-        verdict: Verdict | None = node.ask("store_message", item, route, username).result(
-            settings.CHATBE_SEND_DEADLINE + 5
-        )
+        try:
+            verdict: Verdict | None = node.ask("store_message", item, route, username).result(
+                settings.CHATBE_SEND_DEADLINE + 5
+            )
+        except TimeoutError as error:
+            # The process stood still, or is about to end: whether it is stored is not known.
+            raise Unavailable from error
     else:
         verdict = _store_here(item)
         if verdict is not None and verdict.code == "ok":

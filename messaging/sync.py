@@ -322,9 +322,7 @@ def _go_live(socket: SocketConsumer, cursors: dict[str, int]) -> None:
             hub.note_head(conversation, rev)
     socket.go_live(cursors)
     if socket.missed:
-        socket.missed = False
-        for part in socket.node.parts:
-            part.caught_up(socket)
+        socket.tell_afresh()
 
 
 class DatabaseSource:

@@ -186,22 +186,24 @@ class TailPart:
         hub = self.node.hub
         if connection.vendor != "postgresql":
             moment = clock.now()
+            if await self.node.call(stream.epoch) != self.node.epoch or await hub.is_ahead():
+                await self._database_went_back()
             for conversation, user in await self.node.call(opened_since, self._looked_at - SLOWEST_COMMIT):
                 hub.discover(conversation, user)
             await hub.check_all()
+            hub.forget_heard()
             self._looked_at = moment
             return
         now = time.monotonic()
         found = await self.node.call(ask, self._snapshot)
-        if found.epoch != self.node.epoch or found.xmax < self._xmax:
-            logger.error("the database went back", extra={"node": self.node.id})
-            await self._begin_afresh()
+        for conversation, head in found.heads.items():
+            hub.note_head(conversation, head)
+        if found.epoch != self.node.epoch or found.xmax < self._xmax or await hub.is_ahead():
+            await self._database_went_back()
         elif now - self._asked_at > KEPT_SECONDS / 2:
             # The log may have been cut meanwhile: of what was opened, of rights and of marks nothing else tells.
             logger.warning("could not ask for too long", extra={"node": self.node.id})
             await self._begin_afresh()
-        for conversation, head in found.heads.items():
-            hub.note_head(conversation, head)
         if found.opened and hub.users:
             # One member may follow it here while the news of it was lost for the other.
             for conversation, user in await self.node.call(members_here, list(found.opened), list(hub.users)):
@@ -239,6 +241,10 @@ class TailPart:
             await socket.judge_session()
         for part in self.node.parts:
             part.rights_changed(user)
+
+    async def _database_went_back(self) -> None:
+        logger.error("the database went back", extra={"node": self.node.id})
+        await self._begin_afresh()
 
     async def _begin_afresh(self) -> None:
         """Nothing that this process knows of the database holds: close every socket, forget every position."""

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg_pool
 import pytest
 from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig, ValidationError
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest
 from django.test import Client, RequestFactory
 from rest_framework import exceptions, serializers
@@ -115,6 +115,12 @@ def test_fields_are_named_by_their_path() -> None:
 def test_a_logged_failure_of_a_dependency(caplog: pytest.LogCaptureFixture) -> None:
     problems.problem_of(OperationalError("connection refused"))
     assert caplog.records[0].__dict__["reason"] == "OperationalError"
+
+
+def test_a_database_that_takes_no_writes_is_unavailable() -> None:
+    problem = problems.problem_of(InternalError("cannot execute UPDATE in a read-only transaction"))
+    assert problem is not None
+    assert (problem.status, problem.retry_after is not None) == (503, True)
 
 
 # --- paths that no API view answers ----------------------------------------------------------------

@@ -314,6 +314,14 @@ class SocketConsumer(Outbox, AsyncConsumer):
         self.relieved()
         if self.state is State.LAGGING:
             self.drained()
+        elif self.missed and self.state is not State.CATCHING_UP:
+            self.tell_afresh()
+
+    def tell_afresh(self) -> None:
+        """Have told again what is not of the stream, and may have been left out."""
+        self.missed = False
+        for part in self.node.parts:
+            part.caught_up(self)
 
     def drained(self) -> None:
         """Catch up from the database."""

@@ -484,7 +484,7 @@ def _first_value(asked: Asked) -> bytes:
 
 def _told(error: psycopg.Error) -> Exception:
     """What the asking one gets for an error of PostgreSQL."""
-    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | psycopg.InternalError):
         return _unavailable(error)
     return error
 

@@ -174,6 +174,8 @@ class Hub:
         self.awaited: dict[str, int] = {}
         """Groups whose fan-out is being joined, and the highest rev heard of while nobody here follows them yet."""
         self.gaps_read = 0
+        self._doubted: set[str] = set()
+        """Conversations of whose head less was heard than the hub has let through: as a rule, old news."""
         self._heard: set[tuple[str, str]] = set()
         self._heard_before: set[tuple[str, str]] = set()
         self._apply = {
@@ -268,6 +270,7 @@ class Hub:
             if topic.repair is not None:
                 topic.repair.cancel()
         self.topics.clear()
+        self._doubted.clear()
         for user in self.users.values():
             user.topics.clear()
             user.loaded, user.seen, user.stale = False, None, False
@@ -424,10 +427,14 @@ class Hub:
             if ack is not None or rev not in topic.waiting:
                 topic.waiting[rev] = change
             self._advance(topic)
-        elif ack is not None:
-            # The stream passed this rev already, read from the database: the message itself has been sent.
-            ack.duplicate = True
-            self._answer(envelope["o"], ack)
+        else:
+            # The last rev itself comes twice where both users of a direct conversation are here.
+            if rev < topic.position:
+                self._doubted.add(conversation)
+            if ack is not None:
+                # The stream passed this rev already, read from the database: the message itself has been sent.
+                ack.duplicate = True
+                self._answer(envelope["o"], ack)
 
     def _direct_topic(
         self, topic: Topic | None, conversation: str, rev: int, users: Iterable[str]
@@ -519,6 +526,8 @@ class Hub:
             self._hear_of(conversation, head)
             return
         if head <= topic.position:
+            if head < topic.position:
+                self._doubted.add(conversation)
             return
         topic.target = max(topic.target, head)
         if topic.waiting is None:
@@ -636,6 +645,25 @@ class Hub:
             heads = await self._node.call(self._source.heads, names[start : start + 1000])
             for conversation, head in heads.items():
                 self.note_head(conversation, head)
+
+    async def is_ahead(self) -> bool:
+        """Whether the database has a head behind a position of this process, and so went back to an older state.
+
+        Only conversations are looked at of which old news came: whoever writes there again takes revs that have passed.
+        """
+        positions = {name: topic.position for name in self._doubted if (topic := self.topics.get(name))}
+        self._doubted.clear()
+        names = list(positions)
+        for start in range(0, len(names), 1000):
+            try:
+                heads = await self._node.call(self._source.heads, names[start : start + 1000])
+            except Unavailable:
+                self._doubted.update(names)
+                raise
+            # A position is that of a commit, so no head that is read after it can be lower.
+            if any(head < positions[conversation] for conversation, head in heads.items()):
+                return True
+        return False
 
     # --- all sockets -------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ import psycopg
 import psycopg_pool
 from channels.layers import get_channel_layer
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection, connections
+from django.db import InterfaceError, InternalError, OperationalError, connection, connections
 
 from chatbe.core import clock
 from chatbe.core.errors import Unavailable
@@ -415,7 +415,14 @@ def _with_connection(function: Callable[..., T], args: Any, kwargs: Any) -> T:
     """Run `function`; a connection that broke is replaced for the next."""
     try:
         return function(*args, **kwargs)
-    except (OperationalError, InterfaceError, psycopg_pool.PoolTimeout, psycopg.OperationalError) as error:
+    except (
+        OperationalError,
+        InterfaceError,
+        # A database that takes no writes, among others.
+        InternalError,
+        psycopg_pool.PoolTimeout,
+        psycopg.OperationalError,
+    ) as error:
         connections.close_all()
         raise Unavailable("The database does not answer.") from error
     except Exception:

@@ -69,7 +69,7 @@ class Outbox:
         self.openings: dict[str, bytes] | None = None
         """Conversation → the frame of the event that goes before its first, which an ack stands for."""
         self.missed = False
-        """Whether an event that is not of the stream was left out while it began, or may have been since."""
+        """Whether an event that is not of the stream was left out, or may have been."""
         self.missed_marks = False
         """Whether a receipt was left out while catching up."""
         self.lagging_since = 0.0

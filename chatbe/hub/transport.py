@@ -99,8 +99,9 @@ class AsgiTransport:
         """ASGI has no direct calls; the consumer reads `receive` itself."""
 
     def pause_reading(self) -> None:
-        """Let the consumer's loop wait before its next `receive`."""
-        self._reading.clear()
+        """Let the consumer's loop wait before its next `receive`; not once it is closed: its end comes from there."""
+        if not self._closed:
+            self._reading.clear()
 
     def resume_reading(self) -> None:
         """Let the consumer's loop go on."""
@@ -114,6 +115,7 @@ class AsgiTransport:
         """Close after what is queued; a server that cannot send the code sends 1000."""
         if not self._closed:
             self._closed = True
+            self._reading.set()
             self._put({"type": "websocket.close", "code": code, "reason": reason})
 
     def abort(self) -> None:
@@ -139,6 +141,7 @@ class AsgiTransport:
         except (OSError, RuntimeError):
             # The server has let go of the socket; its disconnect message follows.
             self._closed = True
+            self._reading.set()
             self._waiting.clear()
             self._buffered = 0
         finally:

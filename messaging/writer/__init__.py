@@ -153,6 +153,7 @@ class Writer:
         self._waiting: list[_Entry] = []
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._in_flight = False
+        self._stopped = False
         self._flight_began = 0.0
         self._away_until = 0.0
         self._alone_again = 0.0
@@ -169,8 +170,10 @@ class Writer:
         )
 
     def submit(self, item: Item, done: Done) -> None:
-        """Queue a message. Raises `Unavailable` at once when the queue is full or the database is away."""
+        """Queue a message. Raises `Unavailable` at once when the queue is full, the database away, or all has ended."""
         now = time.monotonic()
+        if self._stopped:
+            raise Unavailable("This server is going.")
         if len(self._entries) >= self._capacity:
             raise Unavailable("Too much is waiting to be stored.")
         if now < self._away_until:
@@ -206,7 +209,10 @@ class Writer:
 
     async def stop(self) -> None:
         """Finish what was taken, then let go of the database."""
-        await self._idle.wait()
+        while self._in_flight:
+            await self._idle.wait()
+        # In the same turn: whoever comes now, over HTTP, would wait for nobody.
+        self._stopped = True
         if self._watch is not None:
             self._watch.cancel()
         if self._thread is None:

@@ -57,7 +57,7 @@ class BatchConflicts(Exception):
 
 
 class DatabaseAway(Exception):
-    """The database does not answer. Whether the batch was committed is unknown."""
+    """The database does not answer, or takes no writes. Whether the batch was committed is unknown."""
 
 
 Outcome = list[Verdict] | Exception

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection, transaction
 from django.db.models import Q
 
 from accounts.models import Block, Contact, User
@@ -29,11 +29,11 @@ class OrmBackend:
         try:
             with transaction.atomic():
                 return _Batch(batch, now, policy).store()
-        except (OperationalError, InterfaceError) as error:
+        except (DataError, IntegrityError) as error:
+            raise BatchFailed from error
+        except (DatabaseError, InterfaceError) as error:
             connection.close()
             raise DatabaseAway from error
-        except DatabaseError as error:
-            raise BatchFailed from error
 
     def close(self) -> None:
         """Close this thread's connection."""

@@ -287,9 +287,10 @@ def _failure(error: psycopg.Error) -> Exception:
     if isinstance(error, errors.UniqueViolation) and error.diag.constraint_name == "message_client_id_unique":
         # Stored meanwhile, by another process: the next run finds it.
         return BatchConflicts()
-    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-        return DatabaseAway()
-    return BatchFailed()
+    if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
+        return BatchFailed()
+    # No other error is a message's own: a standby that takes no writes, a function that is being replaced.
+    return DatabaseAway()
 
 
 def _because(error: Exception, cause: Exception) -> Exception:

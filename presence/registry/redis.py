@@ -277,15 +277,20 @@ class Host(asyncio.Protocol):
         if self._down:
             self._down = False
             logger.info("presence has its Redis host again")
+        replaced = False
         for call, reply in zip(batch, replies, strict=True):
             if isinstance(reply, Exception):
                 logger.debug("presence script failed", extra={"script": call.script, "reason": str(reply)})
+                replaced = replaced or "READONLY" in str(reply)
                 _refuse(call, reply)
                 continue
             epoch, settled, result = reply
             self.epoch = epoch.decode()
             if not call.answer.done():
                 call.answer.set_result(Answer(self.epoch, bool(settled), result))
+        if replaced:
+            # A replica by now: a new connection leads to the host that has its name.
+            self._let_go()
         self._next()
 
     def _look(self) -> None:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 
 from accounts.models import User
 from chatbe.core import clock
 from chatbe.hub import fanout
+from chatbe.hub.consumer import SocketConsumer
+from chatbe.hub.registry import Identity
 from chatbe.wire import codec, frames
 from chatbe.wire.codes import CloseCode
+from chatbe.wire.websocket import encode_text_frame
 from messaging import selectors
-from messaging.models import Conversation, Message
+from messaging.models import Conversation, Epoch, Message
 from tests.support import hubs
 from tests.support.hubs import Frame, Process, Wire, World
 
@@ -362,6 +367,54 @@ def test_a_slow_reader_is_resynced_and_delays_nobody(world: World, monkeypatch: 
     assert stream(slow)[-1] == "live again"
 
 
+def test_a_slow_reader_who_has_not_asked_for_the_stream_is_told_the_truth_afresh(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Presence comes without a `sync`, so what is left out of it cannot wait for one."""
+    monkeypatch.setattr(settings, "CHATBE_OUTBOX_BYTES", 1000)
+    here = world.process()
+    told = Told()
+    part: Any = told
+    here.parts.append(part)
+    bob = world.user()
+    b = world.connect(here, bob)
+    b.stall()
+    for _ in range(40):
+        told.tell(b, online=False)
+    told.tell(b, online=True)
+    assert b.peak < 2000
+    b.resume()
+    world.pass_time(1.0)
+    assert b.of_type("presence")[-1]["online"] is True
+    b.stall()
+    b.resume()
+    world.pass_time(1.0)
+    assert told.afresh == 1
+
+
+class Told:
+    """A part that tells something which is not of the stream, and the last of it again when it may have been missed."""
+
+    handlers: ClassVar[dict[Any, Any]] = {}
+    afresh = 0
+    online = False
+
+    def tell(self, wire: Wire, *, online: bool) -> None:
+        self.online = online
+        event = frames.Presence(username="carol", online=online, last_seen=None)
+        wire.socket.offer_event(encode_text_frame(codec.encode(event)), in_stream=False)
+
+    def caught_up(self, socket: SocketConsumer) -> None:
+        self.afresh += 1
+        event = frames.Presence(username="carol", online=self.online, last_seen=None)
+        socket.offer_event(encode_text_frame(codec.encode(event)), in_stream=False)
+
+    def arriving(self, socket: SocketConsumer) -> None: ...
+    async def connected(self, socket: SocketConsumer) -> None: ...
+    def disconnected(self, socket: SocketConsumer) -> None: ...
+    async def stop(self) -> None: ...
+
+
 def test_a_reader_that_takes_nothing_is_closed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "CHATBE_OUTBOX_BYTES", 1000)
     here = world.process()
@@ -396,6 +449,45 @@ def test_a_client_that_reads_no_answers_is_not_read(world: World, monkeypatch: p
     world.pass_time(1.0)
     assert [frame["ref"] for frame in a.of_type("heartbeat")] == [str(number) for number in range(1000)]
     assert not a.paused
+
+
+def test_a_client_that_reads_no_answers_leaves_nothing_on_a_plain_asgi_server(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end comes by `receive`, which must be called again for it."""
+    monkeypatch.setattr(settings, "CHATBE_OUTBOX_BYTES", 1000)
+    here = world.process()
+    bob = world.user()
+    world.identities["otp"] = Identity(bob.pk, bob.username, uuid.uuid4(), hubs.FOREVER)
+    socket, inbox, gone = SocketConsumer(), asyncio.Queue[Frame](), asyncio.Event()
+    inbox.put_nowait({"type": "websocket.connect"})
+
+    async def send(message: Frame) -> None:
+        if "heartbeat" in json.loads(message.get("text", "{}")).get("type", ""):
+            await gone.wait()
+            raise ConnectionResetError
+
+    async def serve() -> None:
+        scope = {"type": "websocket", "query_string": f"otp=otp&username={bob.username}".encode()}
+        await socket(scope, inbox.get, send)
+
+    served = here.spawn(serve())
+    for _ in range(100):
+        inbox.put_nowait({"type": "websocket.receive", "text": '{"type": "heartbeat"}'})
+    world.pass_time(1.0)
+    assert socket.choked
+    socket.judge_slowness(world.loop.time())
+    socket.judge_slowness(world.loop.time() + settings.CHATBE_SLOW_READER_TIMEOUT + 1)
+    assert socket.closed
+    inbox.put_nowait({"type": "websocket.disconnect", "code": 1006})
+    world.run(_soon(gone.set))
+    world.pass_time()
+    assert served.done()
+    assert not here.hub.sockets
+
+
+async def _soon(act: Callable[[], None]) -> None:
+    act()
 
 
 def test_a_burst_is_read_no_further_than_answers_are_owed(world: World) -> None:
@@ -499,6 +591,50 @@ def test_a_suspension_closes_every_socket(world: World) -> None:
     assert other.code is None
 
 
+def test_what_was_heard_is_kept_for_a_while_only(world: World) -> None:
+    here = world.process()
+    alice, bob = world.friends(2)
+    a, b = world.live(here, alice), world.live(here, bob)
+    kept = []
+    for seq in range(1, 9):
+        conversation = said(world, a, bob, str(seq))
+        b.send(type="read", conversation=conversation, seq=seq)
+        world.pass_time(1.0)
+        world.run(here.look())
+        kept.append(len(here.hub._heard) + len(here.hub._heard_before))
+    assert a.of_type("receipt")[-1]["read"] == 8
+    assert max(kept) <= 4, "two spans of one receipt for each of the two"
+
+
+def test_a_database_that_went_back_closes_every_socket(world: World) -> None:
+    """Revs that are given again would be dropped as old."""
+    here = world.process()
+    alice, bob = world.friends(2)
+    a, b = world.live(here, alice), world.live(here, bob)
+    conversation = said(world, a, bob, "1", "2", "3")
+    Message.objects.filter(conversation=uuid.UUID(conversation), seq__gt=1).delete()
+    Conversation.objects.filter(pk=conversation).update(head_rev=1, last_seq=1)
+    said(world, a, bob, "2 again")
+    world.run(here.look())
+    assert (a.code, b.code) == (CloseCode.RESTARTING, CloseCode.RESTARTING)
+    a, b = world.live(here, alice), world.live(here, bob)
+    said(world, a, bob, "3 again")
+    assert (stream(a), stream(b)) == (["ack 3 again"], ["3 again"])
+    world.run(here.look())
+    assert (a.code, b.code) == (None, None)
+
+
+def test_another_epoch_closes_every_socket(world: World) -> None:
+    here = world.process()
+    alice, bob = world.friends(2)
+    a = world.live(here, alice)
+    said(world, a, bob, "1")
+    Epoch.objects.update(value="another")
+    world.run(here.look())
+    assert a.code == CloseCode.RESTARTING
+    assert world.connect(here, alice).frames[0]["epoch"] == "another"
+
+
 # --- the writer --------------------------------------------------------------------------------------
 
 
@@ -555,6 +691,41 @@ def test_a_first_message_whose_commit_stays_in_doubt_is_found(world: World) -> N
     world.pass_time()
     assert stream(b) == ["1"]
     assert [frame["type"] for frame in b.frames if frame["type"] == "conversation"] == ["conversation"]
+
+
+@pytest.mark.cluster
+def test_a_database_that_takes_no_writes_refuses_nothing_for_ever(world: World) -> None:
+    """A standby is in its place, or its disk is full: it is not the message's fault."""
+    here = world.process()
+    alice, bob = world.friends(2)
+    a, b = world.live(here, alice), world.live(here, bob)
+    conversation = said(world, a, bob, "1")
+    client_id = str(uuid.uuid4())
+    with _no_writes():
+        say(a, bob, "2", client_id=client_id)
+        a.send(type="edit", ref="edit", conversation=conversation, seq=1, body="1 edited")
+        b.send(type="read", ref="read", conversation=conversation, seq=1)
+        world.pass_time(2.0)
+    errors = {error["ref"]: error for error in [*a.of_type("error"), *b.of_type("error")]}
+    assert {ref: error["code"] for ref, error in errors.items()} == dict.fromkeys(
+        ("2", "edit", "read"), "unavailable"
+    )
+    assert all(error["retry_after"] > 0 for error in errors.values())
+    say(a, bob, "2", client_id=client_id)
+    b.send(type="read", conversation=conversation, seq=1)
+    world.pass_time(2.0)
+    assert stream(b) == ["1", "2"]
+    assert a.of_type("receipt")[-1]["read"] == 1
+
+
+@contextlib.contextmanager
+def _no_writes() -> Iterator[None]:
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = on")
+        try:
+            yield
+        finally:
+            cursor.execute("SET default_transaction_read_only = off")
 
 
 @pytest.mark.cluster

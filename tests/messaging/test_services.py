@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import Future
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 import pytest
+from django.conf import settings
 from django.db import connection, transaction
 
 from accounts import selectors as people
 from accounts import services as accounts
 from accounts.models import User
 from chatbe.core import clock
-from chatbe.core.errors import Invalid, NotFound, Suspended
+from chatbe.core.errors import Invalid, NotFound, Suspended, Unavailable
+from chatbe.hub import node as nodes
 from chatbe.wire import frames
 from messaging import groups, living, services, stream
 from messaging.models import Conversation, Membership, Message
@@ -52,6 +56,17 @@ def test_nobody_talks_to_themselves_or_to_nobody(alice: User) -> None:
     with pytest.raises(NotFound):
         services.conversation_direct(user=alice, username="nobody")
     assert not Conversation.objects.exists()
+
+
+def test_a_node_that_does_not_answer_leaves_a_message_in_doubt(
+    alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was paused, or has gone meanwhile."""
+    mute = SimpleNamespace(ask=lambda *_: Future())
+    monkeypatch.setattr(settings, "CHATBE_SEND_DEADLINE", -4.99)
+    monkeypatch.setattr(nodes, "current", lambda: mute)
+    with pytest.raises(Unavailable):
+        services.message_send(sender=alice, username=bob.username, body="hello")
 
 
 def test_a_message_is_sent_and_a_repeat_is_told(alice: User, bob: User) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import Iterator
@@ -277,6 +278,45 @@ def test_a_snapshot_from_the_future_is_another_history(two: Two) -> None:
     two.there.tails._xmax += 1_000_000
     two.ask()
     assert (two.a.code, two.b.code) == (None, 1012)
+
+
+@pytest.mark.parametrize("logged", [True, False])
+def test_a_head_behind_a_position_is_another_history(two: Two, *, logged: bool) -> None:
+    """A standby took over that lacked the last commits: nobody changed the epoch, and by the next question the
+    transaction ids have caught up."""
+    conversation = two.say("1")
+    two.say("2")
+    two.say("3")
+    two.ask()
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM messaging_message WHERE conversation_id = %s AND seq > 1", [conversation])
+        Conversation.objects.filter(pk=conversation).update(head_rev=1, last_seq=1)
+        cursor.execute("DELETE FROM messaging_change")
+    two.say("2 again")
+    assert bodies(two.b) == ["1", "2", "3"]
+    if not logged:
+        # Transaction ids that the last question has seen in the other history are not asked for again.
+        with connection.cursor() as cursor:
+            cursor.execute("DELETE FROM messaging_change")
+    two.ask()
+    assert (two.a.code, two.b.code) == (CloseCode.RESTARTING, CloseCode.RESTARTING)
+    two.a, two.b = two.world.live(two.here, two.alice), two.world.live(two.there, two.bob)
+    two.say("3 again")
+    assert bodies(two.b) == ["3 again"]
+
+
+def test_a_head_that_was_read_while_the_bus_went_on_is_no_other_history(two: Two) -> None:
+    two.say("1")
+    gate = two.world.hold(two.there, "ask")
+    task = two.world.loop.create_task(two.there.look())
+    two.say("2")
+    two.world.run(gate.reached())
+    two.say("3")
+    gate.open()
+    two.world.run(asyncio.wait_for(task, 5))
+    two.ask()
+    assert (two.a.code, two.b.code) == (None, None)
+    assert bodies(two.b) == ["1", "2", "3"]
 
 
 def test_whoever_could_not_ask_for_long_begins_afresh(two: Two) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from django.db import connection, connections, transaction
 from django.db.backends.postgresql.base import DatabaseWrapper
@@ -292,6 +293,29 @@ def test_a_poisoned_item_fails_alone(store: ThreadBackend, pair: Pair) -> None:
     bodies = list(Message.objects.order_by("seq").values_list("body", flat=True))
     assert bodies == ["first", *(str(number) for number in range(6))]
     assert list(Message.objects.order_by("rev").values_list("rev", flat=True)) == list(range(1, 8))
+
+
+@pytest.mark.cluster
+def test_a_database_that_takes_no_writes_is_away(pair: Pair) -> None:
+    """As a standby does to which the connection leads after a failover. The message is as good as any other."""
+    writes = False
+
+    def standby_first() -> psycopg.Connection[Any]:
+        raw = connect()
+        raw.execute(f"SET default_transaction_read_only = {'off' if writes else 'on'}")
+        return raw
+
+    store = OnItsLoop(connect=standby_first)
+    sent = item(pair.conversation, pair.alice)
+    assert settle(store, [sent, item(pair.conversation, pair.bob)], policy="contacts", wait=False) == [
+        None,
+        None,
+    ]
+    writes = True
+    (verdict,) = settle(store, [sent], policy="contacts", wait=False)
+    assert verdict is not None
+    assert verdict.code == "ok"
+    store.close()
 
 
 class InDoubt:

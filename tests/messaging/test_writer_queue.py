@@ -262,3 +262,27 @@ def test_a_stop_finishes_what_was_taken(desk: Desk) -> None:
     desk.submit(*(item(str(number)) for number in range(1000)))
     desk.run(desk.writer.stop())
     assert [code for _, code in desk.said] == ["ok"] * 1000
+
+
+class Blocking:
+    """A backend that wants a thread."""
+
+    def commit(self, batch: Any, *, now: datetime, policy: str, wait: bool) -> list[Verdict]:
+        return [Verdict("ok", 1, 1, item.id) for item in batch]
+
+    def close(self) -> None: ...
+
+
+def test_who_comes_after_the_stop_is_refused_at_once() -> None:
+    """A request over HTTP may be on its way while the sockets are drained."""
+
+    async def come_late() -> None:
+        late = Writer(Blocking(), policy="contacts")
+        answered = asyncio.get_running_loop().create_future()
+        late.submit(item("in time"), answered.set_result)
+        await late.stop()
+        assert (await answered).code == "ok"
+        with pytest.raises(Unavailable):
+            late.submit(item("late"), answered.set_result)
+
+    asyncio.run(come_late())

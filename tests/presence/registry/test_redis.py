@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from redis import Redis
 from redis.asyncio.connection import AbstractConnection
 
 from presence.registry.base import Lease, PresenceUnavailable, Terms
@@ -161,6 +163,55 @@ async def test_a_restarted_redis_is_used_again(own_server: RedisServer) -> None:
     own_server.start()
     assert await registry.refresh(ON_ALICE) == {"c1"}
     await registry.close()
+
+
+async def test_a_host_that_became_a_replica_is_left_for_the_one_that_took_over(
+    own_server: RedisServer,
+) -> None:
+    """A failover behind one name: connections to the old host stay, and it only reads."""
+    successor = RedisServer()
+    successor._password = successor._settings["requirepass"] = own_server._password
+    with successor:
+        name = Name(own_server.port)
+        async with await asyncio.start_server(name.lead, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            url = own_server.url.replace(f":{own_server.port}/", f":{port}/")
+            registry = RedisRegistry([url], TERMS, prefix="test")
+            await registry.connect(ALICE, "c1", "s1")
+            with Redis.from_url(own_server.url) as old:
+                old.replicaof("127.0.0.1", successor.port)
+            name.port = successor.port
+            with pytest.raises(PresenceUnavailable):
+                await registry.refresh(ON_ALICE)
+            assert await registry.refresh(ON_ALICE) == {"c1"}
+            await registry.close()
+            await name.left()
+
+
+class Name:
+    """Leads each new connection to the host that has the name now."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._ways: list[asyncio.Task[None]] = []
+
+    async def lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host_reader, host_writer = await asyncio.open_connection("127.0.0.1", self.port)
+        for source, target in ((reader, host_writer), (host_reader, writer)):
+            self._ways.append(asyncio.create_task(_carry(source, target)))
+
+    async def left(self) -> None:
+        """Return once all connections have ended."""
+        await asyncio.gather(*self._ways)
+
+
+async def _carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await source.read(65536):
+            target.write(data)
+    target.close()
+    with contextlib.suppress(ConnectionError):
+        await target.wait_closed()
 
 
 async def test_a_transport_that_is_closed_already_is_a_lost_connection(first: RedisRegistry) -> None:
