@@ -581,7 +581,10 @@ def test_methods_that_a_path_does_not_take_are_refused(world: World) -> None:
 def test_each_path_tells_its_options(world: World) -> None:
     alice, _ = world.friends("alice", "bob")
     key = world.say(alice, "bob", "one")[0].conversation
-    for url in ("/v1/conversations", *(path(key, below) for below in (*EVERY_PATH, "/messages/1/readers", "/read"))):
+    for url in (
+        "/v1/conversations",
+        *(path(key, below) for below in (*EVERY_PATH, "/messages/1/readers", "/read")),
+    ):
         assert alice.http.options(url).status_code == 200
 
 
