@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -142,6 +142,13 @@ class ReadersView(generics.GenericAPIView[Membership]):
     serializer_class = serializers.ReaderSerializer
     pagination_class = MembershipPagination
 
+    def get_queryset(self) -> QuerySet[Membership]:
+        """Those of the message in the path; the browsable API asks for them too. Raises `NotFound`."""
+        membership = selectors.membership(
+            user=current_user(self.request), conversation=self.kwargs["conversation"]
+        )
+        return selectors.readers_of(membership=membership, seq=self.kwargs["seq"])
+
     @extend_schema(
         summary="Who has read a message",
         tags=["messages"],
@@ -149,9 +156,7 @@ class ReadersView(generics.GenericAPIView[Membership]):
         parameters=[ID, OpenApiParameter("seq", OpenApiTypes.INT64, OpenApiParameter.PATH)],
         responses=serializers.ReaderSerializer(many=True),
     )
-    def get(self, request: Request, conversation: UUID, seq: int) -> Response:
+    def get(self, request: Request, conversation: UUID, seq: int) -> Response:  # noqa: ARG002 - the framework has them
         """But its sender, who joined later, and who does not let it be seen. Nobody for those who do not themselves."""
-        membership = selectors.membership(user=current_user(request), conversation=conversation)
-        readers = selectors.readers_of(membership=membership, seq=seq)
-        page: list[Any] = self.paginate_queryset(readers) or []
+        page = self.paginate_queryset(self.get_queryset()) or []
         return self.get_paginated_response(self.get_serializer(page, many=True).data)

@@ -581,7 +581,10 @@ def test_methods_that_a_path_does_not_take_are_refused(world: World) -> None:
 def test_each_path_tells_its_options(world: World) -> None:
     alice, _ = world.friends("alice", "bob")
     key = world.say(alice, "bob", "one")[0].conversation
-    for url in ("/v1/conversations", *(path(key, below) for below in (*EVERY_PATH, "/read"))):
+    for url in (
+        "/v1/conversations",
+        *(path(key, below) for below in (*EVERY_PATH, "/messages/1/readers", "/read")),
+    ):
         assert alice.http.options(url).status_code == 200
 
 
@@ -590,6 +593,10 @@ def test_the_browsable_api_shows_each_path(world: World) -> None:
     browser = APIClient()
     browser.force_login(alice.user)
     key = world.say(alice, "bob", "one")[0].conversation
-    for url in ("/v1/conversations", *(path(key, below) for below in EVERY_PATH)):
+    lists = ("/members", "/messages/1/readers")
+    for url in ("/v1/conversations", *(path(key, below) for below in (*EVERY_PATH, *lists))):
         page = browser.get(url, headers={"accept": "text/html"})
         assert (page.status_code, page["Content-Type"]) == (200, "text/html; charset=utf-8")
+    for below in ("/messages/1", "/messages/1/reactions/👍", "/members/bob", "/mute", "/read"):
+        page = browser.get(path(key, below), headers={"accept": "text/html"})
+        assert (page.status_code, page["Content-Type"]) == (405, "text/html; charset=utf-8")

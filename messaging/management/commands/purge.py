@@ -17,6 +17,7 @@ from messaging import retention
 from messaging.models import Conversation
 
 _UNITS: Final = {
+    "s": timedelta(seconds=1),
     "h": timedelta(hours=1),
     "d": timedelta(days=1),
     "w": timedelta(weeks=1),
@@ -36,7 +37,7 @@ class Command(BaseCommand):
         """Add the options."""
         parser.add_argument(
             "--older-than", type=_age, required=True, metavar="AGE", dest="age",
-            help="as 12h, 90d, 8w or 2y",
+            help="as 3600s, 12h, 90d, 8w or 2y",
         )  # fmt: skip
         parser.add_argument(
             "--conversation", type=UUID, action="append", default=[], metavar="ID", dest="conversations",
@@ -72,9 +73,9 @@ class Command(BaseCommand):
 
 
 def _age(text: str) -> timedelta:
-    match = re.fullmatch(r"([1-9][0-9]{0,5})([hdwy])", text)
+    match = re.fullmatch(r"([1-9][0-9]{0,5})([shdwy])", text)
     if match is None:
-        raise argparse.ArgumentTypeError(f"{text} is no age: give a number and one of h, d, w, y")
+        raise argparse.ArgumentTypeError(f"{text} is no age: give a number and one of s, h, d, w, y")
     return int(match[1]) * _UNITS[match[2]]
 
 
