@@ -222,6 +222,8 @@ export class ChatError extends Error {
     super(detail);
     this.name = new.target.name;
     this.code = code;
+    /** For people to read. */
+    this.detail = detail;
   }
 }
 
