@@ -27,9 +27,7 @@ def copy(tmp_path: Path) -> Path:
 @pytest.fixture
 def site(tmp_path: Path, copy: Path) -> Iterator[str]:
     """The copy, served as the text says, on a free port."""
-    (command,) = re.findall(
-        r"^python3 (-m http\.server .*)$", (copy / "README.md").read_text(), re.MULTILINE
-    )
+    (command,) = re.findall(r"^python3 (-m http\.server .*)$", (copy / "README.md").read_text(), re.MULTILINE)
     arguments = command.replace(" 8080", " 0").split()
     with subprocess.Popen(
         [sys.executable, "-u", *arguments, "--bind", "127.0.0.1"],
@@ -61,9 +59,9 @@ def test_two_people_chat_on_a_small_page(
     server = deployment.server().url
     befriend(Person(server, "alice"), Person(server, "bob"))
     close_all()
-    page = copy / "index.html"
-    assert 'content="http://127.0.0.1:8000"' in page.read_text()
-    page.write_text(page.read_text().replace("http://127.0.0.1:8000", server))
+    index = copy / "index.html"
+    assert 'content="http://127.0.0.1:8000"' in index.read_text()
+    index.write_text(index.read_text().replace("http://127.0.0.1:8000", server))
     alice, bob = enter(browser, site, "alice", "bob"), enter(browser, site, "bob", "alice")
     expect(alice.locator("#status")).to_have_text("online")
     alice.get_by_label("Message").press_sequentially("Hello")

@@ -118,7 +118,9 @@ def test_all_that_is_found_can_be_looked_at(talk: tuple[Person, Page, Page]) -> 
     hers.get_by_label("Search", exact=True).fill("gramophone")
     hits = hers.locator(".hit")
     expect(hits).to_have_count(50)
-    inside = "(one, of) => one.getBoundingClientRect()[of] <= one.closest('.preview').getBoundingClientRect()[of]"
+    inside = (
+        "(one, of) => one.getBoundingClientRect()[of] <= one.closest('.preview').getBoundingClientRect()[of]"
+    )
     for edge in ("right", "bottom"):
         assert hits.first.locator("mark").evaluate(inside, edge)
     hers.get_by_role("button", name="Show more").click()
