@@ -1929,9 +1929,7 @@ export class Client {
 
   /** @param {Record<string, any>} frame */
   #onReceipt({ conversation: id, username, read, delivered }) {
-    const conversation = this.conversations.get(id);
-    // Told on the way to who has just left.
-    if (!conversation) return;
+    const conversation = this.#conversation(id);
     conversation.moveMarks(username, read, delivered);
     if (username === this.username) this.#countUnread(conversation);
     this.#emit("receipt", { conversation: id, username, ...this.#marksOf(conversation, username) });
@@ -1952,8 +1950,8 @@ export class Client {
    * @param {boolean} on
    */
   #onTyping(id, username, on) {
-    const typing = this.conversations.get(id)?.typing;
-    // It may have been left, or forgotten, while its timer ran.
+    // It may be told of before its conversation is. It may also have been left, or forgotten, while its timer ran.
+    const { typing } = (on ? this.#conversation(id) : this.conversations.get(id)) ?? {};
     if (!typing) return;
     const before = typing.get(username);
     clearTimeout(before);
