@@ -29,6 +29,8 @@ _IF_NOT_SET: Final = (
     "CORS_EXPOSE_HEADERS",
     "CORS_URLS_REGEX",
     "PASSWORD_HASHERS",
+    # Django's own default is Chicago's.
+    "TIME_ZONE",
     "WHITENOISE_USE_FINDERS",
 )
 _REST_NEEDED: Final = (

@@ -3,7 +3,8 @@
 import { fill, h, toast } from "./dom.js";
 import { entrance } from "./entrance.js";
 import { icon } from "./icons.js";
-import { chat, contacts, explain, learn, loadPeople, nameOf, postWhatWasNoted } from "./session.js";
+import { oneLine } from "./format.js";
+import { chat, contacts, explain, loadPeople, nameOf, postWhatWasNoted } from "./session.js";
 import { sidebar } from "./sidebar.js";
 import { thread } from "./thread.js";
 
@@ -14,6 +15,8 @@ let openId = "";
 let pane = null;
 
 function welcome(notice) {
+  for (const one of document.querySelectorAll("dialog[open]")) one.close();
+  document.title = "chatbe";
   open?.destroy();
   open = side = null;
   openId = "";
@@ -103,9 +106,10 @@ chat.on("message", ({ message, isNew, live }) => {
   if (isNew && live && message.sender !== chat.username) chat.markDelivered(message.conversation, message.seq);
 });
 chat.on("contact", ({ username, added, mutual }) => {
-  learn({ username });
-  if (added && !mutual && !contacts.has(username)) toast(`${nameOf(username)} added you to their contacts.`);
-  loadPeople().catch((error) => chat.status === "live" && toast(explain(error), "bad"));
+  const isNews = added && !mutual && !contacts.has(username);
+  loadPeople().then(
+    () => isNews && toast(`${oneLine(nameOf(username))} added you to their contacts.`),
+    (error) => chat.status === "live" && toast(explain(error), "bad"));
 });
 // A conversation that begins while the page is open comes without what is mine in it.
 chat.on("conversation", ({ id, conversation }) => {

@@ -18,6 +18,13 @@ export async function attempt(work, done) {
   return true;
 }
 
+/** Fill a place; where that fails, it says so in place of "Loading…". */
+async function load(place, work) {
+  if (!(await attempt(work)) && place.querySelector(".loads")) {
+    fill(place, h(`${place.matches("ul") ? "li" : "p"}.muted`, {}, "This could not be loaded."));
+  }
+}
+
 function person(username, ...more) {
   const name = oneLine(nameOf(username));
   return h("li.person", {},
@@ -130,8 +137,8 @@ function choice(username, chosen, changed) {
 /** Who has read a message of a group. */
 export function readersOf(id, seq) {
   dialog("Read by", () => {
-    const list = h("ul.people", {}, h("li.muted", {}, "Loading…"));
-    attempt(async () => {
+    const list = h("ul.people", {}, h("li.muted.loads", {}, "Loading…"));
+    load(list, async () => {
       const readers = (await chat.readers(id, seq)).filter(({ username }) => username !== chat.username);
       fill(list, readers.length ? readers.map(({ username }) => person(username)) : h("li.empty", {}, "Nobody yet, as far as they let you know."));
     });
@@ -143,8 +150,8 @@ export function readersOf(id, seq) {
 export function viewPicture(one) {
   const name = oneLine(one.name);
   dialog(name, () => {
-    const frame = h("div.frame", {}, h("p.muted", {}, "Loading…"));
-    attempt(async () => {
+    const frame = h("div.frame", {}, h("p.muted.loads", {}, "Loading…"));
+    load(frame, async () => {
       const [found] = await chat.attachments([one.id]);
       if (!found) return void fill(frame, h("p.muted", {}, "This picture is no longer there."));
       fill(frame,
@@ -160,7 +167,7 @@ export function settings() {
   dialog("Settings", (close) => {
     const { user } = chat;
     const name = h("input", { id: "display-name", value: user.display_name ?? "", maxLength: 64, autocomplete: "name" });
-    const devices = h("ul.devices", {}, h("li.muted", {}, "Loading…"));
+    const devices = h("ul.devices", {}, h("li.muted.loads", {}, "Loading…"));
     const blocks = h("ul.people");
     const theme = h("div.segments", { role: "radiogroup", "aria-label": "Theme" },
       ["system", "light", "dark"].map((value) => h("label", {},
@@ -180,7 +187,7 @@ export function settings() {
     chat.request("GET", "/v1/me").then(({ read_receipts: isOn }) => (receipts.checked = isOn ?? true), () => undefined);
 
     async function drawDevices() {
-      await attempt(async () => {
+      await load(devices, async () => {
         const all = await chat.devices();
         fill(devices, all.map((device) => h("li.device", {},
           h("span.text", {},
@@ -282,15 +289,15 @@ export function groupInfo(conversation) {
       h("div", {}, h("label", { for: "group-description" }, "What it is about"), description),
       h("div.check", {}, history, h("label", { for: "group-history" }, "New members see earlier messages")),
       save);
-    const list = h("ul.people", { "aria-label": "Members" }, h("li.muted", {}, "Loading…"));
+    const list = h("ul.people", { "aria-label": "Members" }, h("li.muted.loads", {}, "Loading…"));
     const count = h("h3", {}, "Members");
-    const add = h("button.button", { type: "button", onclick: () => addMembers(id, members, load) }, icon("plus"), "Add members");
+    const add = h("button.button", { type: "button", onclick: () => addMembers(id, members, show) }, icon("plus"), "Add members");
     const actions = h("div.actions");
     let members = [];
 
-    async function load() {
+    async function show() {
       if (!list.isConnected && members.length) return;
-      await attempt(async () => {
+      await load(list, async () => {
         members = await chat.members(id);
         const mine = members.find(({ username }) => username === chat.username)?.role ?? "member";
         const isHead = mine !== "member";
@@ -338,14 +345,14 @@ export function groupInfo(conversation) {
     }
 
     async function change(work) {
-      if (await attempt(work)) await load();
+      if (await attempt(work)) await show();
     }
 
     const off = chat.on("conversation", ({ id: changed, conversation: held }) => {
       if (!list.isConnected) off();
-      else if (changed === id) held ? load() : close();
+      else if (changed === id) held ? show() : close();
     });
-    load();
+    show();
     return h("div.stack.sections", {}, form, h("section", {}, h("div.section-head", {}, count, add), list), actions);
   });
 }

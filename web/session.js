@@ -73,7 +73,7 @@ export function explain(error) {
   if (kind === "unreachable") return "The server cannot be reached. Check your connection and try again.";
   if (kind === "rate_limited") return `Too many tries. Wait ${Math.ceil(error.retryAfter ?? 10)} seconds and try again.`;
   if (kind === "signed_out") return "You are signed out.";
-  return error?.detail ?? error?.message ?? "That did not work.";
+  return error?.errors?.[0]?.detail ?? error?.detail ?? error?.message ?? "That did not work.";
 }
 
 const SENDING = "chatbe-sending";

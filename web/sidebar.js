@@ -4,7 +4,16 @@ import { debounce, fill, h } from "./dom.js";
 import { avatar, fullTime, oneLine, shortTime } from "./format.js";
 import { icon, ticks } from "./icons.js";
 import { chat, explain, features, nameOf, onPeople, presence, requests, titleOf } from "./session.js";
-import { newChat, settings } from "./dialogs.js";
+import { attempt, newChat, settings } from "./dialogs.js";
+
+const LEAD = 20;
+
+/** What was found, with so little before the first match that it is in sight. */
+function excerpt(snippet) {
+  const [first, ...rest] = snippet.map(({ text, match }) => (match ? h("mark", {}, text) : text));
+  const isLong = typeof first === "string" && first.length > LEAD && rest.length;
+  return [isLong ? `…${[...first].slice(-LEAD).join("").replace(/^\S*\s+(?=\S)/, "")}` : first, ...rest];
+}
 
 /**
  * @param {{open: (id: string, seq?: number) => void}} options
@@ -14,6 +23,7 @@ export function sidebar({ open }) {
   let query = "";
   let isLoaded = false;
   let found = [];
+  let further = null;
   let isLooking = false;
   const rows = new Map();
   const list = h("ul.conversations", { "aria-label": "Conversations" });
@@ -23,9 +33,9 @@ export function sidebar({ open }) {
   const search = h("input", {
     type: "search", placeholder: features.has("search") ? "Search chats and messages" : "Search chats",
     "aria-label": "Search", autocomplete: "off",
-    oninput: () => ((query = search.value.trim().toLowerCase()), (found = []), (isLooking = features.has("search") && query.length > 1), draw(), look()),
+    oninput: () => ((query = search.value.trim().toLowerCase()), forget(), (isLooking = features.has("search") && query.length > 1), draw(), look()),
     onkeydown: (event) => {
-      if (event.key === "Escape" && search.value) (event.preventDefault(), (search.value = query = ""), (found = []), (isLooking = false), draw());
+      if (event.key === "Escape" && search.value) (event.preventDefault(), (search.value = query = ""), forget(), (isLooking = false), draw());
       if (event.key === "ArrowDown") (event.preventDefault(), list.querySelector("a")?.focus());
     },
   });
@@ -46,13 +56,19 @@ export function sidebar({ open }) {
     (next ?? (step < 0 ? search : null))?.focus();
   });
 
+  function forget() {
+    found = [];
+    further = null;
+  }
+
   const look = debounce(async () => {
     if (!isLooking) return;
     const asked = query;
     try {
-      const { results } = await chat.search(asked);
+      const { results, next } = await chat.search(asked);
       if (asked !== query) return;
       found = results;
+      further = next;
     } catch (error) {
       if (!error.code) throw error;
       if (asked === query) fill(hits, h("p.empty", {}, explain(error)));
@@ -62,6 +78,19 @@ export function sidebar({ open }) {
     }
     drawHits();
   }, 250);
+
+  async function lookFurther(cursor) {
+    await attempt(async () => {
+      const { results, next } = await chat.search(query, { cursor });
+      // The words may be others by now.
+      if (cursor !== further) return;
+      const seen = found.length;
+      found = [...found, ...results];
+      further = next;
+      drawHits();
+      hits.querySelectorAll("a")[seen]?.focus();
+    });
+  }
 
   function activity(conversation) {
     return conversation.lastMessage?.created_at ?? conversation.info?.created_at ?? "";
@@ -160,8 +189,9 @@ export function sidebar({ open }) {
           h("span.text", {},
             h("span.top", {}, h("bdi.name", {}, conversation ? oneLine(titleOf(conversation)) : "Conversation"),
               h("time", {}, shortTime(message.created_at))),
-            h("span.preview", {}, `${nameOf(message.sender)}: `, h("bdi", {}, found[index].snippet.map(({ text, match }) => (match ? h("mark", {}, text) : text))))));
+            h("span.preview", {}, `${nameOf(message.sender)}: `, h("bdi", {}, excerpt(found[index].snippet)))));
       }),
+      further ? h("button.button.quiet", { type: "button", onclick: () => lookFurther(further) }, "Show more") : null,
       !shown && !messages.length
         ? query
           ? h("p.empty", {}, isLooking ? "Searching…" : "Nothing found.")

@@ -603,9 +603,13 @@ export function thread(id, { back, seq: target }) {
     const body = input.value;
     if (sendButton.disabled) return;
     if (editing) {
-      const { seq, body: before } = editing;
+      const message = editing;
       cancel();
-      if (body !== before) await attempt(() => chat.edit(id, seq, body));
+      if (body === message.body || (await attempt(() => chat.edit(id, message.seq, body))) || isGone || editing || input.value) return;
+      // What was written is not lost.
+      edit(message);
+      input.value = body;
+      written();
       return;
     }
     if (uploads.some(({ done }) => !done)) return void toast("Files are still on their way.");
@@ -697,7 +701,7 @@ export function thread(id, { back, seq: target }) {
   function drawBanner(other) {
     const isKnown = !other || contacts.has(other) || state !== "ready";
     const isBlocked = other && blocked.has(other);
-    composer.inert = Boolean(isBlocked);
+    composer.inert = Boolean(isBlocked) || (state === "failed" && !conversation()?.info);
     banner.hidden = isKnown && !isBlocked;
     fill(banner, banner.hidden ? null : isBlocked
       ? [h("p", {}, "You blocked ", h("bdi", {}, oneLine(nameOf(other))), "."), h("button.button.small", { type: "button", onclick: () => change(() => chat.unblock(other)) }, "Unblock")]
@@ -761,7 +765,7 @@ export function thread(id, { back, seq: target }) {
     requestAnimationFrame(() => {
       isDue = false;
       if (isGone) return;
-      if (!conversation()) {
+      if (state === "ready" && !conversation()?.info) {
         state = "failed";
         problem = "You are no longer in this conversation.";
       }
@@ -783,7 +787,8 @@ export function thread(id, { back, seq: target }) {
       }
       soon();
     }),
-    chat.on("conversation", ({ id: changed }) => changed === id && soon()),
+    // Who was removed may be added again.
+    chat.on("conversation", ({ id: changed, conversation: held }) => changed === id && (held && state === "failed" ? load() : soon())),
     chat.on("receipt", ({ conversation: changed }) => changed === id && soon()),
     chat.on("typing", ({ conversation: changed }) => changed === id && soon()),
     chat.on("presence", soon),

@@ -1,9 +1,10 @@
 // A complete chat with one person, on chatbe's JavaScript client.
 //
-// `?server=` names the chatbe; by default the one that `make run` starts. The client is taken from it, so there is
+// index.html names the chatbe; there it is the one that `make run` starts. The client is taken from it, so there is
 // nothing to install. Messages are put into the page as text, never as HTML.
 
-const server = new URLSearchParams(location.search).get("server") ?? "http://127.0.0.1:8000";
+// Never from the page's address: a link could name a server of somebody else's, whose script would run here.
+const server = document.querySelector('meta[name="chatbe-server"]').content;
 const { Client } = await import(`${server}/static/chatbe/chatbe.js`);
 
 const chat = new Client({ url: server, device: "A small web page" });

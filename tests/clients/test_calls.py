@@ -123,6 +123,13 @@ async def test_what_was_said_is_found(pair: Pair, server: AppServer) -> None:
         assert found.message.seq == ack.seq
         assert ("mill", True) in found.snippet
         assert await alice.search("windmill") == []
+        again = await alice.send(
+            "The mill road, past the mill, then left, and on until the bend.", to=pair.bob
+        )
+        await alice.send("Anything else?", to=pair.bob)
+        last = await alice.send(" ".join(["word"] * 60) + " mill", to=pair.bob)
+        found_seqs = [each.message.seq for each in await alice.search("mill", limit=2)]
+        assert found_seqs == [last.seq, again.seq]
 
 
 @needs("/v1/attachments")

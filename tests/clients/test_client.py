@@ -228,6 +228,23 @@ async def test_an_ended_session_is_told(pair: Pair, server: AppServer) -> None:
 
 
 @pytest.mark.asyncio
+async def test_nobody_waits_for_an_ack_when_the_session_has_ended(pair: Pair, server: AppServer) -> None:
+    async with client_of(pair.alice, server) as first:
+        tokens = first.api.tokens
+    async with Client(server.url, pair.alice, "", tokens=tokens, options=QUICK) as alice:
+        await alice.disconnect()
+        waiting = alice.submit("waits", to=pair.bob)
+        await alice.api.call("POST", "/v1/auth/logout")
+        alice.start()
+        with pytest.raises(SignedOut):
+            await asyncio.wait_for(waiting, PATIENCE)
+        with pytest.raises(SignedOut):
+            await asyncio.wait_for(alice.send("too late", to=pair.bob), PATIENCE)
+        # It goes out in a run that is signed in.
+        assert [frame["body"] for frame in alice.unsent] == ["waits"]
+
+
+@pytest.mark.asyncio
 async def test_tokens_of_an_earlier_run_go_on(pair: Pair, server: AppServer) -> None:
     async with client_of(pair.alice, server) as alice:
         await alice.send("first run", to=pair.bob)

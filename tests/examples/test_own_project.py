@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,13 @@ async def test_who_signed_in_to_the_project_chats_without_a_second_password(proj
                 if isinstance(event, MessageReceived):
                     assert (event.message.sender, event.message.body) == ("visitor", "Where is my parcel?")
                     break
+
+
+def test_times_are_utc_where_the_project_says_nothing_of_them(project: Project) -> None:
+    fields = {"username": "punctual", "email": "punctual@example.org", "password": PASSWORD}
+    answer = httpx.post(f"{project.url}/v1/auth/register", json=fields, timeout=PATIENCE)
+    told = datetime.fromisoformat(answer.json()["created_at"])
+    assert abs(datetime.now(UTC) - told) < timedelta(minutes=5)
 
 
 def test_everything_of_the_project_stays_in_its_folder(project: Project) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from urllib.parse import urlencode
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -18,15 +19,19 @@ FOLDER = ROOT / "examples/web-page"
 
 
 @pytest.fixture
-def site() -> Iterator[str]:
-    """The folder, served as the text says, on a free port."""
-    (command,) = re.findall(
-        r"^python3 (-m http\.server .*)$", (FOLDER / "README.md").read_text(), re.MULTILINE
-    )
+def copy(tmp_path: Path) -> Path:
+    """A copy of the folder, in which another server can be named."""
+    return Path(shutil.copytree(FOLDER, tmp_path / "examples/web-page"))
+
+
+@pytest.fixture
+def site(tmp_path: Path, copy: Path) -> Iterator[str]:
+    """The copy, served as the text says, on a free port."""
+    (command,) = re.findall(r"^python3 (-m http\.server .*)$", (copy / "README.md").read_text(), re.MULTILINE)
     arguments = command.replace(" 8080", " 0").split()
     with subprocess.Popen(
         [sys.executable, "-u", *arguments, "--bind", "127.0.0.1"],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None
         found = re.search(r"port (\d+)", process.stdout.readline())
@@ -47,13 +52,17 @@ def enter(browser: Browser, address: str, username: str, peer: str) -> Page:
     return page
 
 
-def test_two_people_chat_on_a_small_page(browser: Browser, deployment: Deployment, site: str) -> None:
+def test_two_people_chat_on_a_small_page(
+    browser: Browser, deployment: Deployment, site: str, copy: Path
+) -> None:
     deployment.environment["CHATBE_ALLOWED_ORIGINS"] = site
     server = deployment.server().url
     befriend(Person(server, "alice"), Person(server, "bob"))
     close_all()
-    address = f"{site}/?{urlencode({'server': server})}"
-    alice, bob = enter(browser, address, "alice", "bob"), enter(browser, address, "bob", "alice")
+    index = copy / "index.html"
+    assert 'content="http://127.0.0.1:8000"' in index.read_text()
+    index.write_text(index.read_text().replace("http://127.0.0.1:8000", server))
+    alice, bob = enter(browser, site, "alice", "bob"), enter(browser, site, "bob", "alice")
     expect(alice.locator("#status")).to_have_text("online")
     alice.get_by_label("Message").press_sequentially("Hello")
     expect(bob.locator("#status")).to_have_text("is typing…")

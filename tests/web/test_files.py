@@ -73,6 +73,10 @@ def test_a_files_name_is_text_and_what_is_refused_says_so(talk: tuple[Person, Pa
     )
     expect(hers.locator(".toast.bad")).to_contain_text("odd.bin")
     expect(hers.locator(".upload")).to_have_count(0)
+    hers.get_by_label("Files", exact=True).set_input_files(
+        [FilePayload(name="nothing.txt", mimeType="text/plain", buffer=b"")]
+    )
+    expect(hers.locator(".toast.bad").last).to_have_text("nothing.txt: The file is empty.")
 
 
 def test_files_of_a_message_that_waits_survive_a_reload(talk: tuple[Person, Page, Page]) -> None:
@@ -105,3 +109,21 @@ def test_what_was_said_long_ago_is_found_and_shown(
     found = hers.locator(".row", has_text="the gramophone is mended")
     expect(found).to_be_in_viewport()
     expect(found).to_be_focused()
+
+
+def test_all_that_is_found_can_be_looked_at(talk: tuple[Person, Page, Page]) -> None:
+    bob, hers, _ = talk
+    identity = hers.url.rsplit("/", 1)[1]
+    say(bob, identity, *(f"of all the oars in all the boats the gramophone {number}" for number in range(60)))
+    hers.get_by_label("Search", exact=True).fill("gramophone")
+    hits = hers.locator(".hit")
+    expect(hits).to_have_count(50)
+    inside = (
+        "(one, of) => one.getBoundingClientRect()[of] <= one.closest('.preview').getBoundingClientRect()[of]"
+    )
+    for edge in ("right", "bottom"):
+        assert hits.first.locator("mark").evaluate(inside, edge)
+    hers.get_by_role("button", name="Show more").click()
+    expect(hits).to_have_count(60)
+    expect(hits.nth(50)).to_be_focused()
+    expect(hers.get_by_role("button", name="Show more")).to_have_count(0)

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from tests.support.people import Person, befriend, new_name
 from tests.support.processes import AppServer
 from tests.web.browser import Device
-from tests.web.steps import choose, group, info, opened, pair, say, write
+from tests.web.steps import choose, group, info, opened, pair, say, stored, write
 
 MakeDevice = Callable[..., Device]
 
@@ -104,6 +104,41 @@ def test_messages_are_edited_deleted_answered_and_reacted_to(
     assert alice.history(identity)[-1]["body"] is None
 
 
+def test_what_was_written_into_a_refused_edit_is_not_lost(
+    device: MakeDevice, servers: list[AppServer]
+) -> None:
+    alice, bob = pair(servers)
+    identity = group(alice, "Crew", bob)
+    hers = opened(device(), alice, identity)
+    write(hers, "Tea at fuor?")
+    expect(stored(hers)).to_have_count(1)
+    choose(hers, "Tea at fuor?", "Edit")
+    seq = alice.history(identity)[-1]["seq"]
+    alice.http.delete(f"/v1/conversations/{identity}/messages/{seq}").raise_for_status()
+    expect(hers.locator(".row .body").last).to_have_text("You deleted this message")
+    write(hers, "Tea at four?")
+    expect(hers.locator(".toast.bad")).to_be_visible()
+    expect(hers.get_by_label("Message", exact=True)).to_have_value("Tea at four?")
+
+
+def test_who_was_removed_and_is_added_again_goes_on(device: MakeDevice, servers: list[AppServer]) -> None:
+    alice, bob = pair(servers)
+    identity = group(alice, "Crew", bob)
+    his = opened(device(servers[1]), bob, identity)
+    say(alice, identity, "before")
+    expect(his.locator(".row .body").last).to_have_text("before")
+    members = f"/v1/conversations/{identity}/members"
+    alice.http.delete(f"{members}/{bob.username}").raise_for_status()
+    expect(his.get_by_text("You are no longer in this conversation.")).to_be_visible()
+    expect(his.locator(".composer")).to_have_js_property("inert", value=True)
+    alice.http.post(members, json={"usernames": [bob.username]}).raise_for_status()
+    expect(his.locator(".thread-head h2")).to_have_text("Crew")
+    say(alice, identity, "after")
+    expect(his.locator(".row .body").last).to_have_text("after")
+    write(his, "back")
+    expect(stored(his)).to_have_count(1)
+
+
 def test_members_are_offered_after_an_at(device: MakeDevice, servers: list[AppServer]) -> None:
     alice, bob = pair(servers)
     identity = group(alice, "Crew", bob)
@@ -141,10 +176,12 @@ def test_who_asks_is_accepted_or_blocked(device: MakeDevice, servers: list[AppSe
     bob, eve = (Person(servers[1].url, new_name(name)) for name in ("bob", "eve"))
     page = device().sign_in(alice)
     page.get_by_text("No chats yet.").wait_for()
+    bob.http.patch("/v1/me", json={"display_name": "Bob B."}).raise_for_status()
     bob.add(alice.username)
     eve.add(alice.username)
     asking = page.locator(".requests")
     expect(asking).to_contain_text("and 1 more added you")
+    expect(page.locator(".toast").first).to_have_text("Bob B. added you to their contacts.")
     asking.click()
     page.get_by_role("button", name=f"Accept {bob.username}").click()
     expect(page.get_by_role("button", name=f"Chat with {bob.username}")).to_be_visible()

@@ -140,6 +140,7 @@ def test_markup_and_invisible_characters_show_as_text(device: MakeDevice, server
 def test_a_device_is_signed_out_from_another(device: MakeDevice, servers: list[AppServer]) -> None:
     alice = Person(servers[0].url, new_name("alice"))
     lost = device().sign_in(alice.username)
+    lost.get_by_role("button", name="Settings").click()
     page = device().sign_in(alice.username)
     page.get_by_role("button", name="Settings").click()
     expect(page.locator(".device")).to_have_count(3)  # both pages, and the test's own session
@@ -147,6 +148,14 @@ def test_a_device_is_signed_out_from_another(device: MakeDevice, servers: list[A
         page.locator(".device button").first.click()
         expect(page.locator(".device")).to_have_count(left)
     expect(lost.get_by_label("Username or email")).to_be_visible()
+    expect(lost.get_by_role("dialog")).to_have_count(0)
+
+
+def test_what_cannot_be_loaded_says_so(device: MakeDevice, servers: list[AppServer]) -> None:
+    page = device().sign_in(Person(servers[0].url, new_name("alice")))
+    page.route("**/v1/auth/sessions", lambda route: route.abort())
+    page.get_by_role("button", name="Settings").click()
+    expect(page.locator(".devices")).to_have_text("This could not be loaded.")
 
 
 def test_the_first_load_is_small_and_from_here_only(device: MakeDevice) -> None:

@@ -199,6 +199,8 @@ export class ChatError extends Error {
      */
     constructor(code: string, detail: string);
     code: string;
+    /** For people to read. */
+    detail: string;
 }
 /** The server said no. */
 export class Refused extends ChatError {

@@ -222,6 +222,8 @@ export class ChatError extends Error {
     super(detail);
     this.name = new.target.name;
     this.code = code;
+    /** For people to read. */
+    this.detail = detail;
   }
 }
 
@@ -609,7 +611,8 @@ export class Client {
       signed: false,
     });
     if (this.#session && this.username !== answer.user.username) this.#forget();
-    await this.#keepSession(answer, answer.user);
+    this.#useSession(answer, answer.user);
+    await this.#write(() => this.#storage.set("session", this.#session));
     this.#otp = { otp: answer.otp, until: Date.now() + OTP_LIFETIME };
     await this.#restore();
     return answer.user;
@@ -729,6 +732,8 @@ export class Client {
    * @returns {Promise<Ack>}
    */
   send({ to, body, reply_to = null, client_id = crypto.randomUUID(), attachments }) {
+    // Nobody's message would be kept under nobody's name, and go out as that of whoever signs in next.
+    if (!this.#session) return Promise.reject(new SignedOut());
     /** @type {Unsent} */
     const unsent = {
       client_id,
@@ -1110,10 +1115,12 @@ export class Client {
    */
   async changeProfile(changes) {
     const user = await this.request("PATCH", "/v1/me", { json: changes });
-    if (this.#session) {
+    await this.#exclusively(async () => {
+      await this.#adoptSession();
+      if (!this.#session) return;
       this.#session = { ...this.#session, user };
-      await this.#write(() => this.#storage.set("session", this.#session));
-    }
+      await this.#storeSession();
+    });
     return user;
   }
 
@@ -1169,6 +1176,7 @@ export class Client {
       };
       call.onerror = () => reject(new Unreachable(null));
       call.onabort = () => reject(signal?.reason ?? new Closed());
+      if (signal?.aborted) return reject(signal.reason);
       signal?.addEventListener("abort", () => call.abort());
       call.send(form);
     });
@@ -1268,17 +1276,19 @@ export class Client {
     // A refresh token used twice ends its session, so there is one use at a time: in this client, and, where the
     // platform has locks, among all tabs that share the storage.
     await this.#exclusively(async () => {
-      const kept = await this.#storage.get("session");
-      if (!this.#session) throw new SignedOut();
-      if (kept?.session_id === this.#session.session_id) this.#session = kept;
-      if (isGood() || !this.#session) return;
+      await this.#adoptSession();
+      const session = this.#session;
+      if (!session) throw new SignedOut();
+      if (isGood()) return;
       try {
-        const { refresh_token } = this.#session;
+        const { refresh_token } = session;
         const answer = await this.request("POST", "/v1/auth/token", { json: { refresh_token }, signed: false });
-        await this.#keepSession(answer, this.#session.user);
+        if (this.#session !== session) return;
+        this.#useSession(answer, session.user);
+        await this.#storeSession();
       } catch (error) {
         if (!(error instanceof Refused) || error.status !== 401) throw error;
-        await this.#dropSession();
+        if (this.#session === session) await this.#dropSession();
         throw new SignedOut("The session has ended.");
       }
     });
@@ -1297,11 +1307,26 @@ export class Client {
     return mine;
   }
 
+  /** Take the tokens that another tab may have renewed: ours are spent then. */
+  async #adoptSession() {
+    const kept = await this.#storage.get("session");
+    if (kept && kept.session_id === this.#session?.session_id) this.#session = kept;
+  }
+
+  /** Write this session to the storage, unless another tab has begun another one there. */
+  async #storeSession() {
+    const session = this.#session;
+    await this.#write(async () => {
+      const kept = await this.#storage.get("session");
+      if (session && (!kept || kept.session_id === session.session_id)) await this.#storage.set("session", session);
+    });
+  }
+
   /**
    * @param {Record<string, any>} tokens
    * @param {User} user
    */
-  async #keepSession(tokens, user) {
+  #useSession(tokens, user) {
     this.#session = {
       user,
       session_id: tokens["session_id"] ?? this.#session?.session_id,
@@ -1309,14 +1334,17 @@ export class Client {
       access_until: Date.now() + lifetime(tokens["access_token"], tokens["access_token_expires_at"]) - SPARE,
       refresh_token: tokens["refresh_token"],
     };
-    await this.#write(() => this.#storage.set("session", this.#session));
   }
 
   async #dropSession() {
+    const id = this.#session?.session_id;
     this.#forget();
     this.#session = null;
     this.#otp = null;
-    await this.#write(() => this.#storage.delete("session"));
+    await this.#write(async () => {
+      // Another tab may have signed in meanwhile.
+      if ((await this.#storage.get("session"))?.session_id === id) await this.#storage.delete("session");
+    });
   }
 
   /** Forget what is held of an account; its unsent messages stay in the storage. */
@@ -1777,13 +1805,34 @@ export class Client {
       });
     } else if (unsent && !conversation.messages.has(ack.seq)) {
       // It was stored before this stream began (or has more to it than was sent): read it as it is now.
-      this.history(ack.conversation, { after: ack.seq - 1, limit: 1 }).then(
-        ({ messages: [message] }) =>
-          message && this.#emit("message", { message, isNew: true, previous: undefined, live: this.status === "live" }),
-        (error) => this.#emit("failure", { error }),
-      );
+      this.#read(ack.conversation, ack.seq);
     }
     this.#settle(pending, ack);
+  }
+
+  /**
+   * Read a message of my own that is stored, and tell of it; again after a while where that fails, since no stream
+   * will bring it.
+   *
+   * @param {string} conversation
+   * @param {number} seq
+   * @param {number} [failures]
+   */
+  async #read(conversation, seq, failures = 0) {
+    const session = this.#session?.session_id;
+    try {
+      const { messages: [message] } = await this.history(conversation, { after: seq - 1, limit: 1 });
+      if (message) this.#emit("message", { message, isNew: true, previous: undefined, live: this.status === "live" });
+    } catch (error) {
+      const passes = error instanceof Unreachable || (error instanceof Refused && PASSING.has(error.status) && error.status !== 404);
+      if (!passes || !this.#running || failures > 9) {
+        this.#emit("failure", { error });
+        return;
+      }
+      const { firstBackoff, longestBackoff } = this.#options;
+      await new Promise((resolve) => setTimeout(resolve, 1000 * Math.min(longestBackoff, firstBackoff * 2 ** failures)));
+      if (this.#session?.session_id === session) await this.#read(conversation, seq, failures + 1);
+    }
   }
 
   /**
@@ -1901,7 +1950,9 @@ export class Client {
    * @param {boolean} on
    */
   #onTyping(id, username, on) {
-    const { typing } = this.#conversation(id);
+    // It may be told of before its conversation is. It may also have been left, or forgotten, while its timer ran.
+    const { typing } = (on ? this.#conversation(id) : this.conversations.get(id)) ?? {};
+    if (!typing) return;
     const before = typing.get(username);
     clearTimeout(before);
     typing.delete(username);

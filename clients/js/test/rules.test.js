@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Closed, MemoryStorage, Refused, SignedOut } from "../src/chatbe.js";
+import { Client, Closed, MemoryStorage, Refused, SignedOut } from "../src/chatbe.js";
 import { Script, ack, message, next, welcome } from "./support.js";
 
 const sync = { type: "synced", ref: "sync" };
@@ -281,4 +281,77 @@ test("no more messages are held than was asked for", async (t) => {
   const { messages } = client.conversations.get("c");
   assert.ok(messages.size <= 110);
   assert.ok(messages.has(500) && !messages.has(300));
+});
+
+test("a conversation that was left is not held again because somebody had been typing in it", async (t) => {
+  const { client, socket } = await new Script().start(t);
+  const conversation = {
+    id: "c", kind: "group", title: "G", rev: 1, last_seq: 1, member_count: 2, members: [], created_at: "",
+  };
+  socket.say({ type: "conversation", conversation });
+  socket.say({ type: "typing", conversation: "c", username: "bob", on: true });
+  socket.say({ type: "conversation", conversation: { ...conversation, rev: 2 }, member: false });
+  socket.say({ type: "typing", conversation: "c", username: "bob", on: false });
+  assert.equal(client.conversations.size, 0);
+});
+
+test("a session that ended leaves alone what another tab has signed in to", async (t) => {
+  const storage = new MemoryStorage();
+  const { client, socket } = await new Script().start(t, { storage });
+  const other = { ...(await storage.get("session")), session_id: "of-the-other-tab" };
+  await storage.set("session", other);
+  const ended = next(client, "ended");
+  socket.close(4001);
+  await ended;
+  assert.deepEqual(await storage.get("session"), other);
+});
+
+test("renewed tokens do not replace another session in the storage", async (t) => {
+  const script = new Script();
+  const storage = new MemoryStorage();
+  const { client } = await script.start(t, { storage });
+  const other = { ...(await storage.get("session")), session_id: "of-the-other-tab" };
+  await storage.set("session", other);
+  let renewed = false;
+  script.answers["POST /v1/auth/token"] = () => ((renewed = true), [200, script.tokens()]);
+  script.answers["GET /v1/me"] = () => (renewed ? [200, {}] : [401, { code: "not_authenticated" }]);
+  await client.request("GET", "/v1/me");
+  assert.deepEqual(await storage.get("session"), other);
+});
+
+test("a changed profile does not bring back a refresh token that another tab has spent", async (t) => {
+  const script = new Script();
+  const storage = new MemoryStorage();
+  const { client } = await script.start(t, { storage });
+  const fresh = { ...(await storage.get("session")), refresh_token: "from-the-other-tab" };
+  await storage.set("session", fresh);
+  script.answers["PATCH /v1/me"] = () => [200, { username: "alice", display_name: "Alice" }];
+  await client.changeProfile({ display_name: "Alice" });
+  const kept = await storage.get("session");
+  assert.deepEqual([kept.refresh_token, kept.user.display_name], ["from-the-other-tab", "Alice"]);
+});
+
+test("nobody sends before they have signed in", async (t) => {
+  const script = new Script();
+  const client = new Client({ url: "http://chat.example", storage: new MemoryStorage(), fetch: script.fetch, WebSocket: script.WebSocket });
+  t.after(() => client.close());
+  await assert.rejects(client.send({ to: "bob", body: "hello" }), SignedOut);
+  assert.deepEqual(client.unsent, []);
+});
+
+test("a message with files is read again when that fails after its ack", async (t) => {
+  const script = new Script();
+  const { client, socket } = await script.start(t);
+  const files = [{ id: "f", name: "lake.png" }];
+  let tries = 0;
+  script.answers["GET /v1/conversations/c/messages"] = () =>
+    (tries += 1) < 3
+      ? [503, { code: "unavailable", detail: "" }]
+      : [200, { results: [message(1, 1, { sender: "alice", attachments: files }).message], next: null, previous: null }];
+  const sent = client.send({ to: { conversation: "c" }, body: "look", attachments: ["f"] });
+  await turn();
+  const told = next(client, "message");
+  socket.say(ack(sends(socket)[0], 1, 1));
+  await sent;
+  assert.deepEqual((await told).message.attachments, files);
 });

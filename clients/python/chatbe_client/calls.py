@@ -233,7 +233,11 @@ class Calls:
     ) -> list[Found]:
         """The newest `limit` messages of mine with these words."""
         asked = {"conversation": conversation, "sender": sender, "after": after, "before": before}
-        params = {"q": words, **{name: value for name, value in asked.items() if value is not None}}
+        params = {
+            "q": words,
+            "order": "newest",
+            **{name: value for name, value in asked.items() if value is not None},
+        }
         found: list[Found] = []
         async for value in self._pages("/v1/search", params):
             if len(found) >= limit:

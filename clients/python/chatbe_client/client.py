@@ -203,11 +203,7 @@ class Client(Calls):
     async def close(self) -> None:
         """Leave for good; whoever waits for an ack gets `Closed`. A storage's next run sends it again."""
         await self.disconnect()
-        for pending in self._pending.values():
-            if not pending.answer.done():
-                pending.answer.set_exception(Closed("The client was closed before the answer came."))
-                # Nobody may be waiting for it any more.
-                pending.answer.exception()
+        self._fail_pending(Closed("The client was closed before the answer came."))
         self._pending.clear()
         if self._retry is not None:
             self._retry.cancel()
@@ -254,7 +250,8 @@ class Client(Calls):
         """Send a message to a username or into a conversation; returns when it is committed.
 
         It is sent again, with the same `client_id`, on as many sockets as it takes. Raises `Refused`
-        when the server says no, `Closed` when the client is closed before. Messages to one target
+        when the server says no, `Closed` when the client is closed before, and what ended the client
+        (`SignedOut`) when it gives up. Messages to one target
         are stored in the order of these calls, unless the server asks to try one again later.
         """
         return await self.submit(
@@ -348,7 +345,9 @@ class Client(Calls):
     # --- sending -----------------------------------------------------------------------------------
 
     def _ask(self, frame: Frame, key: str, *, attachments: tuple[Frame, ...] = ()) -> asyncio.Future[Ack]:
-        """Send a frame that is acked, again and again until it is."""
+        """Send a frame that is acked, again and again until it is. Raises what has ended the client."""
+        if self._task is not None and self._task.done() and not self._task.cancelled():
+            self._task.result()
         ref = str(next(self._refs))
         pending = _Pending(
             {**frame, "ref": ref},
@@ -480,40 +479,54 @@ class Client(Calls):
     # --- the socket --------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        """Come back until there is nothing to come back to."""
+        """Come back until there is nothing to come back to, and tell whoever waits when that is so."""
         try:
-            refused_otps = 0
-            while True:
-                code, delay = NO_CLOSE_FRAME, None
-                otp = ""
-                try:
-                    otp = await self.api.ticket()
-                    code, delay = await self._one_socket(otp)
-                except ConnectionRefusedError:
-                    self.api.give_back(otp)
-                except Refused as error:
-                    if error.status not in PASSING_STATUSES:
-                        raise
-                    delay = error.retry_after
-                except (Unreachable, OSError, TimeoutError, InvalidHandshake):
-                    # As after a cut: wait, and try the next server.
-                    delay = None
-                if code in ENDED:
-                    raise SignedOut(f"The server has closed the socket with {code}.")
-                if code in OUR_FAULT:
-                    raise ChatError(f"The server did not understand this client: {code}.")
-                refused_otps = refused_otps + 1 if code == NOT_SIGNED_IN else 0
-                if refused_otps > 1:
-                    raise SignedOut("The server does not take fresh one-time passwords.")
-                if refused_otps:
-                    delay = 0.0
-                else:
-                    self.api.next_url()
-                    delay = self._backoff.next() if delay is None else delay
-                await self._tell(events.Disconnected(code, delay))
-                await asyncio.sleep(delay)
+            await self._keep_connecting()
+        except Exception as error:
+            # No ack will come; a storage's next run sends it again.
+            self._fail_pending(error)
+            raise
         finally:
             self._put(None)
+
+    async def _keep_connecting(self) -> None:
+        refused_otps = 0
+        while True:
+            code, delay = NO_CLOSE_FRAME, None
+            otp = ""
+            try:
+                otp = await self.api.ticket()
+                code, delay = await self._one_socket(otp)
+            except ConnectionRefusedError:
+                self.api.give_back(otp)
+            except Refused as error:
+                if error.status not in PASSING_STATUSES:
+                    raise
+                delay = error.retry_after
+            except (Unreachable, OSError, TimeoutError, InvalidHandshake):
+                # As after a cut: wait, and try the next server.
+                delay = None
+            if code in ENDED:
+                raise SignedOut(f"The server has closed the socket with {code}.")
+            if code in OUR_FAULT:
+                raise ChatError(f"The server did not understand this client: {code}.")
+            refused_otps = refused_otps + 1 if code == NOT_SIGNED_IN else 0
+            if refused_otps > 1:
+                raise SignedOut("The server does not take fresh one-time passwords.")
+            if refused_otps:
+                delay = 0.0
+            else:
+                self.api.next_url()
+                delay = self._backoff.next() if delay is None else delay
+            await self._tell(events.Disconnected(code, delay))
+            await asyncio.sleep(delay)
+
+    def _fail_pending(self, error: Exception) -> None:
+        for pending in self._pending.values():
+            if not pending.answer.done():
+                pending.answer.set_exception(error)
+                # Nobody may be waiting for it any more.
+                pending.answer.exception()
 
     async def _one_socket(self, otp: str) -> tuple[int, float | None]:
         """Serve one socket until it is gone; its close code, and when to come back if the server said."""
