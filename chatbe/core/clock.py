@@ -12,7 +12,9 @@ def now() -> datetime:
 
 def timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC with microseconds, always 27 characters: `2026-01-31T12:00:00.000000Z`."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def optional_timestamp(moment: datetime | None) -> str | None:

@@ -108,6 +108,7 @@ class SocketConsumer(Outbox, AsyncConsumer):
             capacity=settings.CHATBE_FRAME_BURST, rate=settings.CHATBE_FRAME_RATE, now=now
         )
         node.hub.add(self)
+        node.watch(self)
         await node.join([fanout.user_group(self.user_key)])
         self.arrived = True
         for part in node.parts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -578,6 +579,26 @@ def test_no_revocation_slips_between_the_ticket_and_the_welcome(world: World, at
     world.pass_time(1.0)
     assert wire.code == 4001
     assert str(alice.pk) not in here.hub.users
+
+
+def test_the_silent_and_those_whose_session_has_run_out_are_closed(world: World) -> None:
+    here = world.process()
+    wires = [world.live(here, user) for user in world.friends(3)]
+    for wire in wires[:2]:
+        wire.send(type="heartbeat", ref="h")
+    world.pass_time(0.1)
+    beating, silent, other = here.hub.sockets.values()
+    now = time.monotonic()
+    beating.last_frame, silent.last_frame, other.last_frame = now - 40, now - 80, now - 500
+    ends = [socket.identity.expires_at for socket in (beating, silent, other)]
+    assert here._first_expiry == min(ends)
+    # Who never sent a heartbeat owes none.
+    assert here._close_the_ended(now, clock.now(), 75.0) == now - 40
+    assert [wire.code for wire in wires] == [None, 4010, None]
+    assert here._first_expiry == min(ends[0], ends[2])
+    world.pass_time(0.1)
+    here._close_the_ended(now, max(ends), 75.0)
+    assert [wire.code for wire in wires] == [4001, 4010, 4001]
 
 
 def test_a_suspension_closes_every_socket(world: World) -> None:
