@@ -317,15 +317,19 @@ def role_set(*, actor: User, conversation: UUID, username: str, role: str) -> Me
 
 
 def _tell_marks(held: Held, usernames: Sequence[str] | None) -> None:
-    """The marks of some members (None: of all), which the others have not been told yet, unless the group is large."""
+    """The marks of some members (None: of all), which the others have not been told yet, unless the group is large;
+    in the transaction that makes them members."""
     if held.row.member_count <= selectors.RECEIPTS_TOLD:
-        transaction.on_commit(partial(_publish_marks, held.row.pk, usernames), robust=True)
+        identities = services.marks_log(conversation=held.row.pk, usernames=usernames)
+        transaction.on_commit(partial(_publish_marks, held.row.pk, usernames, identities), robust=True)
 
 
-def _publish_marks(conversation: UUID, usernames: Sequence[str] | None) -> None:
+def _publish_marks(conversation: UUID, usernames: Sequence[str] | None, identities: Sequence[str]) -> None:
     told, reserved = stream.marks_told(conversation=conversation, usernames=usernames)
     key = str(conversation)
-    fanout.to_members(key, frames.Marks({key: told}), reserved=frames.Marks({key: reserved}))
+    fanout.to_members(
+        key, frames.Marks({key: told}), identity=" ".join(identities), reserved=frames.Marks({key: reserved})
+    )
 
 
 # --- one's own -------------------------------------------------------------------------------------

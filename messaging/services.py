@@ -476,6 +476,22 @@ def _log(marks: Sequence[Mark]) -> None:
             cursor.execute(LOG_MARKS, [msgspec.json.encode([astuple(mark) for mark in marks]).decode()])
 
 
+def marks_log(*, conversation: UUID, usernames: Sequence[str] | None) -> list[str]:
+    """Let every process find the marks of some active members (None: of all) of a group, should the bus lose them.
+
+    In the transaction that has them told; returns their identities.
+    """
+    rows = Membership.objects.select_related("conversation", "user").filter(
+        conversation=conversation, active=True
+    )
+    if usernames is not None:
+        rows = rows.filter(user__username__in=usernames)
+    marks = [_mark(row, was_delivered=True) for row in rows.order_by("user_id")]
+    if marks:
+        _log(marks)
+    return [mark.identity for mark in marks]
+
+
 def _mark(row: Membership, *, was_delivered: bool) -> Mark:
     """The marks of a membership that was read with its conversation and user."""
     return Mark(

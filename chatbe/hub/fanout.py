@@ -35,8 +35,8 @@ Envelope = dict[str, Any]
     `b`, the JSON bytes of an event that comes before it, and where it ends memberships `g`, the users
     whose, None for all, and `h`, the JSON bytes that they get instead;
 `t` an event without a rev for a group's members: `c` conversation, `d` JSON bytes, `x` users left out;
-`e` and `t` may have `i`, the identity of an event that the database can tell again, and `w`: JSON bytes,
-    or none, for users who get such events in their reserved form;
+`e` and `t` may have `i`, the identity of an event that the database can tell again (of `t` also several, with blanks
+    between), and `w`: JSON bytes, or none, for users who get such events in their reserved form;
 `k` a notice for the hub and the apps: `u` user, `a` action, and the action's own fields.
 """
 

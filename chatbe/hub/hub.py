@@ -387,7 +387,7 @@ class Hub:
         if topic is None:
             return
         if "i" in envelope:
-            self._heard.add((topic.id, envelope["i"]))
+            self._heard.update((topic.id, identity) for identity in envelope["i"].split(" "))
         data = envelope["d"]
         frame = encode_text_frame(data) if data else b""
         reserved_data = envelope.get("w", data)

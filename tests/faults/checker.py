@@ -238,12 +238,12 @@ def check_order(history: History) -> list[Violation]:
     """Per client and conversation, seq rises in the order of sending.
 
     A client sends what is unanswered again in the same order on its next socket, so this holds over
-    all its sockets. Messages that were told to try again, or that were also sent another way, may have
-    moved and are left out.
+    all its sockets. Messages that were told to try again, that were also sent another way, or that may
+    have been refused unheard may have moved and are left out.
     """
     found: list[Violation] = []
     rows = {(message.sender, message.client_id): message for message in history.database.messages}
-    moved = _told_to_try_again(history)
+    moved = _told_to_try_again(history) | _maybe_refused(history)
     last: dict[tuple[str, str], tuple[StoredMessage, Send]] = {}
     for send in history.sends:
         row = rows.get((send.user, send.client_id))
@@ -275,6 +275,36 @@ def _told_to_try_again(history: History) -> set[tuple[str, str]]:
             elif entry.way == "in" and frame["type"] == "error" and frame["ref"] in by_ref:
                 moved.add((connection.user, by_ref[frame["ref"]]))
     return moved
+
+
+def _maybe_refused(history: History) -> set[tuple[str, str]]:
+    """The client_ids that were sent again after their sender had been added to the group once more.
+
+    Whoever is no member is refused for good. Where the socket broke before that was heard, the message is
+    sent again, and by then its sender may be a member: it is stored behind what was sent after the return.
+    """
+    heard: dict[tuple[str, int], float] = {}
+    sent: dict[tuple[str, str], list[float]] = {}
+    for connection in history.connections:
+        for entry in connection.entries:
+            frame = entry.frame
+            if entry.way == "out" and frame["type"] == "send":
+                sent.setdefault((connection.user, frame["client_id"]), []).append(entry.at)
+            elif entry.way == "in" and frame["type"] == "message" and frame["message"]["kind"] == "system":
+                place = frame["message"]["conversation"], frame["message"]["seq"]
+                heard[place] = min(entry.at, heard.get(place, entry.at))
+    added: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for row in history.database.messages:
+        if row.kind == "system" and row.body is not None and " added " in row.body:
+            at = heard.get((row.conversation, row.seq), float("inf"))
+            for user in row.body.partition(" added ")[2].split(", "):
+                added.setdefault((row.conversation, user), []).append((row.seq, at))
+    return {
+        (row.sender, row.client_id)
+        for row in history.database.messages
+        if row.sender is not None and len(times := sent.get((row.sender, row.client_id), [])) > 1
+        if any(seq < row.seq and at > min(times) for seq, at in added.get((row.conversation, row.sender), []))
+    }
 
 
 # --- streams ---------------------------------------------------------------------------------------

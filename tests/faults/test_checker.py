@@ -109,7 +109,7 @@ class Story:
             type="message",
             message={
                 "id": row.id, "conversation": CONVERSATION, "seq": row.seq, "rev": row.rev, "sender": row.sender,
-                "client_id": row.client_id, "body": row.body,
+                "client_id": row.client_id, "body": row.body, "kind": row.kind,
             },
         )  # fmt: skip
 
@@ -650,3 +650,25 @@ def test_a_group_that_its_user_has_left_is_held_by_nobody() -> None:
     assert (found.promise, found.what) == ("state", "a group is held that its user has left")
     gone = Snapshot("bob/0", "bob", True, {}, {})
     assert checker.check_converged([gone], group.history.database, {"bob": True}, at=1.0) == []
+
+
+@pytest.mark.parametrize("returned", [True, False])
+def test_who_was_no_member_and_did_not_hear_so_may_be_overtaken(*, returned: bool) -> None:
+    story = Story()
+    first, bob = story.connect("alice/0"), story.connect("bob/0")
+    client_id = str(uuid.uuid4())
+    frame = {"type": "send", "ref": "e", "to": {"username": "bob"}, "client_id": client_id, "body": "early"}
+    story.say(first, **frame)
+    story.history.sends.append(
+        Send("alice/0", "alice", client_id, "bob", "early", story.now, story.now, "acked")
+    )
+    if returned:
+        row = story.store("bob", "bob added carol, alice", str(uuid.uuid4()))
+        row.kind = "system"
+        story.message(bob, row)
+    story.send(first, "late")
+    story.say(story.connect("alice/0", number=2), **frame)
+    story.store("alice", "early", client_id)
+    assert [violation.promise for violation in checker.check_order(story.history)] == (
+        [] if returned else ["order"]
+    )

@@ -295,3 +295,43 @@ def test_a_group_of_the_bus_is_kept_for_who_comes_back_in_time(world: World) -> 
     world.live(here, club.bob)
     world.pass_time()
     assert joined == {here}
+
+
+@pytest.mark.cluster
+def test_the_marks_of_a_new_member_are_told_although_the_bus_has_lost_them(world: World) -> None:
+    here, there = world.process(), world.process()
+    club = Club(world, here)
+    club.remove(club.bob)
+    a = world.live(there, club.alice)
+    club.say(a, "meanwhile")
+    world.pass_time(0.2)
+
+    def told() -> list[list[int]]:
+        named: dict[str, list[list[int]]] = {"receipt": [], "marks": []}
+        for frame in a.frames:
+            if frame["type"] == "receipt" and frame["username"] == club.bob.username:
+                named["receipt"].append([frame["read"], frame["delivered"]])
+            elif frame["type"] == "marks":
+                named["marks"] += [
+                    marks[club.bob.username]
+                    for marks in frame["marks"].values()
+                    if club.bob.username in marks
+                ]
+        return named["receipt"] + named["marks"]
+
+    assert told() == []
+    club.add(club.bob, told=False)
+    row = Membership.objects.get(user=club.bob)
+    world.run(there.look())
+    world.pass_time(0.2)
+    assert told() == [[row.read_seq, row.delivered_seq]]
+    assert row.read_seq > 0
+    # What has been heard is not told again.
+    club.remove(club.bob)
+    club.add(club.bob)
+    world.pass_time(0.2)
+    count = len(told())
+    assert count == 2
+    world.run(there.look())
+    world.pass_time(0.2)
+    assert len(told()) == count

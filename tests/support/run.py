@@ -1,7 +1,8 @@
 """Run the tests on both backends: `python -m tests.support.run [what pytest takes]`.
 
 PostgreSQL and Redis are started once and ended at the end. CHATBE_TEST_BACKEND names one backend to
-run on it alone; CHATBE_TEST_PROCESSES says how many processes share the work (2 by default).
+run on it alone; CHATBE_TEST_PROCESSES says how many processes share the work (by default one more than there are cores,
+since many tests wait).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def _run(backend: Backend, arguments: list[str]) -> int:
     try:
         if backend == "cluster":
             servers.start()
-        processes = os.environ.get("CHATBE_TEST_PROCESSES", "2")
+        processes = os.environ.get("CHATBE_TEST_PROCESSES") or str((os.cpu_count() or 1) + 1)
         command = [sys.executable, "-m", "pytest", "-n", processes, "--dist", "worksteal", *arguments]
         code = subprocess.run(
             command, check=False, env={**os.environ, "CHATBE_TEST_BACKEND": backend}

@@ -76,6 +76,8 @@ def test_messages_are_edited_deleted_answered_and_reacted_to(
     hers, his = opened(device(), alice, identity), opened(device(servers[1]), bob, identity)
     write(hers, "Tea at fuor?")
     expect(his.locator(".row .body").last).to_have_text("Tea at fuor?")
+    # What has no ack yet cannot be edited.
+    expect(stored(hers)).to_have_count(1)
     hers.get_by_label("Message", exact=True).press("ArrowUp")
     expect(hers.get_by_label("Message", exact=True)).to_have_value("Tea at fuor?")
     write(hers, "Tea at four?")
@@ -85,6 +87,7 @@ def test_messages_are_edited_deleted_answered_and_reacted_to(
     choose(his, "Tea at four?", "Reply")
     write(his, "With biscuits")
     expect(hers.locator(".quote bdi")).to_have_text("Tea at four?")
+    expect(stored(his)).to_have_count(1)
     his.locator(".row", has_text="Tea at four?").first.focus()
     his.keyboard.press("Enter")
     his.get_by_role("menuitemcheckbox", name="React with 🎉").click()
