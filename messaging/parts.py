@@ -159,7 +159,7 @@ STATEMENT: Final = f"""
            WITH ORDINALITY AS w(id, after, head, hidden_to, rows, place)
      CROSS JOIN LATERAL (
            SELECT string_agg(CASE WHEN {PLAIN} THEN {_plain_message()} ELSE concat('{NAMED.decode()}', m.id) END,
-                             E'\n' ORDER BY m.rev) FILTER (WHERE m.seq > w.hidden_to),
+                             E'\\n' ORDER BY m.rev) FILTER (WHERE m.seq > w.hidden_to),
                   string_agg(m.rev::text, ',' ORDER BY m.rev) FILTER (WHERE m.seq > w.hidden_to),
                   count(*), max(m.rev)
              FROM (SELECT * FROM messaging_message x

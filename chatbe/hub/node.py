@@ -53,8 +53,8 @@ CALL_PATIENCE = 30.0
 LEAVE_SECONDS = 0.1
 """Groups of users who have gone are left together after so long."""
 WATCH_PERIOD = 1.0
+"""Seconds between two looks for slow sockets, and for those that may have ended."""
 NEVER = datetime.max.replace(tzinfo=UTC)
-"""Seconds between two looks at silent and slow sockets."""
 
 
 def current() -> Node | None:

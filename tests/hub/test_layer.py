@@ -487,6 +487,17 @@ async def test_a_killed_redis_is_told_and_all_is_subscribed_again_before_its_ret
     assert losses.reasons == ["disconnected", "reconnected"]
 
 
+async def in_room(
+    make_layer: MakeLayer, server: RedisServer
+) -> tuple[PipelinedRedisChannelLayer, Losses, str]:
+    """A layer, what it tells, and a channel of it in the group `room`."""
+    layer = make_layer(server.url, **QUICK)
+    losses = Losses(layer.loop_layer())
+    channel = await layer.new_channel()
+    await layer.group_add("room", channel)
+    return layer, losses, channel
+
+
 async def test_a_connection_that_ends_while_it_is_made_is_made_again(
     make_layer: MakeLayer, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -510,11 +521,7 @@ async def test_a_connection_that_ends_while_it_is_made_is_made_again(
                 await asyncio.sleep(0)
 
     monkeypatch.setattr(AbstractConnection, "connect", ends_at_first)
-    layer = make_layer(redis_server.url, **QUICK)
-    loop_layer = layer.loop_layer()
-    losses = Losses(loop_layer)
-    channel = await layer.new_channel()
-    await layer.group_add("room", channel)
+    layer, losses, channel = await in_room(make_layer, redis_server)
     await losses.until("reconnected")
     assert attempts == 3
     await layer.group_send("room", {"type": "hello"})
@@ -524,12 +531,8 @@ async def test_a_connection_that_ends_while_it_is_made_is_made_again(
 async def test_a_transport_that_is_closed_already_is_a_lost_connection(
     make_layer: MakeLayer, redis_server: RedisServer
 ) -> None:
-    layer = make_layer(redis_server.url, **QUICK)
-    loop_layer = layer.loop_layer()
-    losses = Losses(loop_layer)
-    channel = await layer.new_channel()
-    await layer.group_add("room", channel)
-    (pipeline,) = loop_layer._shards
+    layer, losses, channel = await in_room(make_layer, redis_server)
+    (pipeline,) = layer.loop_layer()._shards
     transport = pipeline._transport
     assert transport is not None
 
